@@ -1,0 +1,1 @@
+//! Kubernetes API types -> model, with the API server's validation.

@@ -1,0 +1,119 @@
+//! The verdict: may this connection be made?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{NetworkPolicy, Pod, Protocol};
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Endpoint<'a> {
+    /// A pod with a network of its own. It need not be the one held in the snapshot, but its
+    /// UID is looked up there: an unknown UID is evaluated as external address.
+    Pod(&'a Pod),
+    /// A node (or a hostNetwork pod, which counts as its node).
+    Node(&'a str),
+    /// An address outside the cluster.
+    External,
+}
+
+/// A question: a connection from `source` at `source_ip` to `destination` at
+/// `destination_ip`, after any Service address was rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Who connects.
+    pub source: Endpoint<'a>,
+    /// From which address.
+    pub source_ip: IpAddr,
+    /// To whom.
+    pub destination: Endpoint<'a>,
+    /// To which address; of the same family as the source's.
+    pub destination_ip: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Destination port.
+    pub port: u16,
+}
+
+/// What must happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expectation {
+    /// The connection must be let through.
+    Allow,
+    /// The connection must not be let through.
+    Deny,
+    /// The API leaves it open, for this reason.
+    Unknown(UnknownReason),
+}
+
+/// Why there is no expectation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnknownReason {
+    /// A pod connects to its own node: documented as allowed, enforced by several CNIs.
+    OwnNodeEgress,
+    /// The verdict depends on an ipBlock that holds a pod's address: CNIs differ.
+    IpBlockOnPod,
+    /// The verdict depends on how a hostNetwork pod is seen.
+    HostNetworkPod,
+    /// The two ends are of different address families.
+    MixedFamilies,
+}
+
+/// A policy and, if a rule of it decided, the rule's index in the object as written.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRef<'a> {
+    /// The policy.
+    pub policy: &'a Arc<NetworkPolicy>,
+    /// Rule index in `spec.ingress` or `spec.egress`; `None` for a policy that isolates but
+    /// has no matching rule.
+    pub rule: Option<usize>,
+}
+
+/// Why a direction came out as it did.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'a> {
+    /// The end is not a governed pod (external, node, hostNetwork): no policy applies.
+    NotGoverned,
+    /// No policy selects the pod in this direction.
+    NotIsolated,
+    /// A pod reaches itself, or its own node reaches it.
+    Exempt,
+    /// This rule admits it (the first in order of policy name and rule index).
+    Rule(PolicyRef<'a>),
+    /// Isolated, and no rule admits it. The policies that isolate are listed by
+    /// [`DirectionVerdict::isolating`].
+    NoRule,
+}
+
+/// The verdict of one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectionVerdict<'a> {
+    /// Allowed, denied or left open.
+    pub expectation: Expectation,
+    /// Why.
+    pub decision: Decision<'a>,
+    /// The policies that isolate the pod in this direction, ordered by name.
+    pub isolating: &'a [Arc<NetworkPolicy>],
+}
+
+/// The verdict of both directions: egress of the source AND ingress of the destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict<'a> {
+    /// At the source.
+    pub egress: DirectionVerdict<'a>,
+    /// At the destination.
+    pub ingress: DirectionVerdict<'a>,
+}
+
+impl Verdict<'_> {
+    /// The combination: Deny if either denies; else Unknown if either is unknown; else Allow.
+    pub fn expectation(&self) -> Expectation {
+        match (self.egress.expectation, self.ingress.expectation) {
+            (Expectation::Deny, _) | (_, Expectation::Deny) => Expectation::Deny,
+            (Expectation::Unknown(reason), _) | (_, Expectation::Unknown(reason)) => {
+                Expectation::Unknown(reason)
+            }
+            (Expectation::Allow, Expectation::Allow) => Expectation::Allow,
+        }
+    }
+}

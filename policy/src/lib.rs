@@ -1,0 +1,28 @@
+//! What the NetworkPolicies of a cluster make expected.
+//!
+//! This crate answers one question: given the objects of a cluster at one moment, must a
+//! connection between two ends be let through or not, and which policies and rules decide?
+//!
+//! ```text
+//! model::Object --apply/delete/reset--> state::State --snapshot()--> state::Snapshot
+//!                                                                       | evaluate(&Query) -> Verdict
+//!                                                                       | explain(&Query)  -> Explanation
+//! ```
+//!
+//! It refuses to know anything of the world: no API server, no clock, no file, no task, no
+//! log. Objects come in as values and verdicts go out as values, so that every line of
+//! `semantics` can be tested with a table.
+
+pub mod compile;
+pub mod evaluate;
+pub mod explain;
+pub mod model;
+#[cfg(feature = "reference")]
+pub mod reference;
+pub mod state;
+
+pub use evaluate::{
+    Decision, DirectionVerdict, Endpoint, Expectation, PolicyRef, Query, UnknownReason, Verdict,
+};
+pub use model::{Direction, Family, Key, Kind, NamespacedName, Object, Protocol, Uid};
+pub use state::{Change, IpOwner, Snapshot, State};
