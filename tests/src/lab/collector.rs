@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use polproof_proto::v1::query_service_client::QueryServiceClient;
-use polproof_proto::v1::{Finding, FindingFilter, GetStatusRequest, GetStatusResponse, ListFindingsRequest};
+use polproof_proto::v1::{
+    Finding, FindingFilter, GetStatusRequest, GetStatusResponse, ListFindingsRequest,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::certificates;
@@ -31,7 +33,10 @@ impl Questions {
     ) -> Result<Self> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(fs::read(&identity.ca)?))
-            .identity(Identity::from_pem(fs::read(&identity.cert)?, fs::read(&identity.key)?))
+            .identity(Identity::from_pem(
+                fs::read(&identity.cert)?,
+                fs::read(&identity.key)?,
+            ))
             .domain_name(server_name);
         let endpoint = Endpoint::from_shared(format!("https://{collector}"))?
             .connect_timeout(PATIENCE)
@@ -49,7 +54,9 @@ impl Questions {
     pub fn status(&self) -> Result<GetStatusResponse> {
         let mut client = QueryServiceClient::new(self.channel.clone());
         self.resident
-            .call(PATIENCE * 3, move || async move { client.get_status(GetStatusRequest {}).await })?
+            .call(PATIENCE * 3, move || async move {
+                client.get_status(GetStatusRequest {}).await
+            })?
             .map(tonic::Response::into_inner)
             .context("ask the collector for its status")
     }

@@ -53,7 +53,11 @@ impl Lease {
             let nanos = std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |d| d.subsec_nanos());
-            let id = format!("{:x}-{:05x}", owner.pid, (nanos >> 4).wrapping_add(attempt) & 0xf_ffff);
+            let id = format!(
+                "{:x}-{:05x}",
+                owner.pid,
+                (nanos >> 4).wrapping_add(attempt) & 0xf_ffff
+            );
             let dir = Path::new(LABS).join(&id);
             // The owner is written before the folder gets its name: a folder without an owner would
             // be nobody's to sweep.
@@ -72,7 +76,8 @@ impl Lease {
             let pins = Path::new(BPFFS).join(format!("{PIN_PREFIX}{id}"));
             let lease = Self { id, dir, pins };
             live().push(lease.id.clone());
-            fs::create_dir(&lease.pins).with_context(|| format!("make {}", lease.pins.display()))?;
+            fs::create_dir(&lease.pins)
+                .with_context(|| format!("make {}", lease.pins.display()))?;
             return Ok(lease);
         }
         bail!("no free name for a lab under {LABS} in 100 attempts")
@@ -117,7 +122,8 @@ impl Drop for Lease {
 }
 
 fn live() -> std::sync::MutexGuard<'static, Vec<String>> {
-    LIVE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    LIVE.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A process and when it began: a pid alone may be another process by now.
@@ -249,7 +255,10 @@ fn take_down(id: &str) -> Result<Vec<String>> {
 fn zombie(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().starts_with('Z')))
+        .and_then(|stat| {
+            stat.rsplit_once(')')
+                .map(|(_, rest)| rest.trim_start().starts_with('Z'))
+        })
         .unwrap_or(true)
 }
 
@@ -267,11 +276,20 @@ fn mounts_under(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Mounts the BPF file system where it belongs, unless it is there.
 fn mount_bpffs() -> Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    if table.lines().any(|line| line.split(' ').nth(4) == Some(BPFFS)) {
+    if table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(BPFFS))
+    {
         return Ok(());
     }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .with_context(|| format!("mount the BPF file system on {BPFFS}"))
+    mount(
+        Some("bpf"),
+        BPFFS,
+        Some("bpf"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .with_context(|| format!("mount the BPF file system on {BPFFS}"))
 }
 
 /// From the first lab on, Ctrl-C and SIGTERM take down the labs of this process before it ends.
@@ -290,13 +308,17 @@ fn take_down_on_signals() -> Result<()> {
 
 fn wait_for_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
         return;
     };
     let code = runtime.block_on(async {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -324,7 +346,10 @@ mod tests {
         let this = Process::this().unwrap();
         assert!(this.alive());
         assert_eq!(Process::parse(&this.to_string()).unwrap(), this);
-        let other = Process { start: this.start + 1, ..this };
+        let other = Process {
+            start: this.start + 1,
+            ..this
+        };
         assert!(!other.alive(), "another process that has our pid is not us");
     }
 

@@ -38,7 +38,8 @@ impl ObjectName {
     fn of(object: &Value) -> Result<Self> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
         let kind = text("/kind").ok_or_else(|| anyhow!("an object has no kind"))?;
-        let name = text("/metadata/name").ok_or_else(|| anyhow!("a {kind} has no metadata.name"))?;
+        let name =
+            text("/metadata/name").ok_or_else(|| anyhow!("a {kind} has no metadata.name"))?;
         let namespace = text("/metadata/namespace").unwrap_or(match kind {
             "Namespace" | "Node" => "",
             _ => "default",
@@ -47,7 +48,12 @@ impl ObjectName {
     }
 
     fn file(&self) -> String {
-        format!("{}_{}_{}.yaml", self.kind.to_lowercase(), self.namespace, self.name)
+        format!(
+            "{}_{}_{}.yaml",
+            self.kind.to_lowercase(),
+            self.namespace,
+            self.name
+        )
     }
 }
 
@@ -82,12 +88,18 @@ impl Manifests {
     pub fn apply_object(&self, mut object: Value) -> Result<ObjectName> {
         let name = ObjectName::of(&object)?;
         let before = self.get(&name)?;
-        let same_spec = before.as_ref().is_some_and(|old| old.get("spec") == object.get("spec"));
+        let same_spec = before
+            .as_ref()
+            .is_some_and(|old| old.get("spec") == object.get("spec"));
         let metadata = object
             .get_mut("metadata")
             .and_then(Value::as_object_mut)
             .ok_or_else(|| anyhow!("{name:?} has no metadata"))?;
-        let old = |key: &str| before.as_ref().and_then(|o| o.pointer(&format!("/metadata/{key}")).cloned());
+        let old = |key: &str| {
+            before
+                .as_ref()
+                .and_then(|o| o.pointer(&format!("/metadata/{key}")).cloned())
+        };
         if !metadata.contains_key("uid") {
             let uid = old("uid").unwrap_or_else(|| json!(uuid::Uuid::new_v4().to_string()));
             metadata.insert("uid".to_owned(), uid);
@@ -95,7 +107,11 @@ impl Manifests {
         let generation = old("generation").and_then(|g| g.as_i64()).unwrap_or(0);
         metadata.insert(
             "generation".to_owned(),
-            json!(if same_spec { generation } else { generation + 1 }),
+            json!(if same_spec {
+                generation
+            } else {
+                generation + 1
+            }),
         );
         if !name.namespace.is_empty() {
             metadata.insert("namespace".to_owned(), json!(name.namespace));

@@ -95,7 +95,11 @@ impl Lab {
     /// When something of it cannot be made; what was made is taken down.
     pub fn create(setup: Setup) -> Result<Self> {
         if setup.nodes == 0 || setup.nodes > wiring::MOST_NODES {
-            bail!("a lab has 1 to {} nodes, not {}", wiring::MOST_NODES, setup.nodes);
+            bail!(
+                "a lab has 1 to {} nodes, not {}",
+                wiring::MOST_NODES,
+                setup.nodes
+            );
         }
         let lease = Lease::take()?;
         let dir = lease.dir().to_path_buf();
@@ -163,7 +167,9 @@ impl Lab {
     /// # Errors
     /// When there is no such node.
     pub fn node(&self, node: usize) -> Result<&Node> {
-        self.nodes.get(node).ok_or_else(|| anyhow!("the lab has no node {node}"))
+        self.nodes
+            .get(node)
+            .ok_or_else(|| anyhow!("the lab has no node {node}"))
     }
 
     /// All nodes.
@@ -176,7 +182,9 @@ impl Lab {
     /// # Errors
     /// When there is no such pod.
     pub fn pod(&self, id: &str) -> Result<&Pod> {
-        self.pods.get(id).ok_or_else(|| anyhow!("the lab has no pod {id}"))
+        self.pods
+            .get(id)
+            .ok_or_else(|| anyhow!("the lab has no pod {id}"))
     }
 
     /// A thread outside of the cluster.
@@ -224,9 +232,13 @@ impl Lab {
     /// # Errors
     /// When there is no such pod, or its links stay.
     pub fn delete_pod(&mut self, id: &str) -> Result<()> {
-        let pod = self.pods.remove(id).ok_or_else(|| anyhow!("the lab has no pod {id}"))?;
+        let pod = self
+            .pods
+            .remove(id)
+            .ok_or_else(|| anyhow!("the lab has no pod {id}"))?;
         let (namespace, name) = id.split_once('/').unwrap_or(("default", id));
-        self.manifests.delete(&ObjectName::new("Pod", namespace, name))?;
+        self.manifests
+            .delete(&ObjectName::new("Pod", namespace, name))?;
         pod.unplug(&self.nodes)?;
         self.enforce()
     }
@@ -246,7 +258,10 @@ impl Lab {
     /// # Errors
     /// When there is no such object.
     pub fn delete(&mut self, kind: &str, namespace: &str, name: &str) -> Result<()> {
-        if !self.manifests.delete(&ObjectName::new(kind, namespace, name))? {
+        if !self
+            .manifests
+            .delete(&ObjectName::new(kind, namespace, name))?
+        {
             bail!("the lab has no {kind} {namespace}/{name}");
         }
         self.enforce()
@@ -293,21 +308,37 @@ impl Lab {
     pub fn start_collector(&mut self) -> Result<()> {
         let dir = self.lease.dir();
         let identity = self.identity(COLLECTOR_NAME, &wiring::CONTROL)?;
-        let mut command = self.control.command(process::binary("polproof-collector")?)?;
+        let mut command = self
+            .control
+            .command(process::binary("polproof-collector")?)?;
         command
             .args(["--listen", &Self::collector_address().to_string()])
-            .args(["--listen-http", "127.0.0.1:9465", "--log-level", "info", "--database"])
+            .args([
+                "--listen-http",
+                "127.0.0.1:9465",
+                "--log-level",
+                "info",
+                "--database",
+            ])
             .arg(format!("sqlite:{}", dir.join("collector.db").display()))
             .arg("--manifests")
             .arg(self.manifests.dir());
         with_identity(&mut command, &identity);
-        self.collector =
-            Some(Process::start(&self.lease, "polproof-collector", command, dir.join("collector.log"))?);
+        self.collector = Some(Process::start(
+            &self.lease,
+            "polproof-collector",
+            command,
+            dir.join("collector.log"),
+        )?);
         if self.questions.is_none() {
             let reader = self.identity("polproof-cli", &[])?;
             let resident = Resident::enter(self.control.path(), "questions")?;
-            self.questions =
-                Some(Questions::new(resident, Self::collector_address(), COLLECTOR_NAME, &reader)?);
+            self.questions = Some(Questions::new(
+                resident,
+                Self::collector_address(),
+                COLLECTOR_NAME,
+                &reader,
+            )?);
         }
         wait_for(Duration::from_secs(30), "the collector answers", || {
             if let Some(collector) = &mut self.collector {
@@ -324,7 +355,10 @@ impl Lab {
     /// # Errors
     /// When it is not running.
     pub fn kill_collector(&mut self) -> Result<()> {
-        self.collector.take().context("the collector is not running")?.kill()
+        self.collector
+            .take()
+            .context("the collector is not running")?
+            .kill()
     }
 
     /// The collector's process.
@@ -337,7 +371,9 @@ impl Lab {
     /// # Errors
     /// When no collector was ever started.
     pub fn questions(&self) -> Result<&Questions> {
-        self.questions.as_ref().context("no collector was started in this lab")
+        self.questions
+            .as_ref()
+            .context("no collector was started in this lab")
     }
 
     /// The command that starts the agent of a node, for scenarios that change something about it.
@@ -415,7 +451,10 @@ impl Lab {
         let mut command = self.control.command(process::binary("polproof")?)?;
         command
             .env_clear()
-            .env("POLPROOF_COLLECTOR", format!("https://{}", Self::collector_address()))
+            .env(
+                "POLPROOF_COLLECTOR",
+                format!("https://{}", Self::collector_address()),
+            )
             .env("POLPROOF_TLS_CA", &identity.ca)
             .env("POLPROOF_TLS_CERT", &identity.cert)
             .env("POLPROOF_TLS_KEY", &identity.key)
@@ -426,12 +465,16 @@ impl Lab {
 
     /// The last lines of every log, for a failure's report.
     pub fn logs(&self, lines: usize) -> String {
-        let mut logs = vec![("collector".to_owned(), self.lease.dir().join("collector.log"))];
-        logs.extend(
-            self.nodes
-                .iter()
-                .map(|node| (format!("agent of {}", node.name()), node.dir().join("agent.log"))),
-        );
+        let mut logs = vec![(
+            "collector".to_owned(),
+            self.lease.dir().join("collector.log"),
+        )];
+        logs.extend(self.nodes.iter().map(|node| {
+            (
+                format!("agent of {}", node.name()),
+                node.dir().join("agent.log"),
+            )
+        }));
         logs.iter()
             .filter(|(_, path)| path.exists())
             .map(|(name, path)| format!("--- {name}\n{}\n", process::tail(path, lines)))
@@ -441,9 +484,15 @@ impl Lab {
 
 fn world<'a>(nodes: &'a [Node], manifests: &Manifests) -> Result<World<'a>> {
     Ok(World {
-        nodes: nodes.iter().map(|node| (node.name(), node.netns())).collect(),
+        nodes: nodes
+            .iter()
+            .map(|node| (node.name(), node.netns()))
+            .collect(),
         objects: manifests.objects()?,
-        outside: wiring::OUTSIDE.into_iter().chain([wiring::METADATA]).collect(),
+        outside: wiring::OUTSIDE
+            .into_iter()
+            .chain([wiring::METADATA])
+            .collect(),
     })
 }
 

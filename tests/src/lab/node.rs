@@ -58,7 +58,12 @@ impl Node {
         }
         std::fs::write(dir.join("cni/10-flannel.conflist"), FLANNEL)?;
         let netns = Netns::create(&dir, "host")?;
-        wiring::plug(fabric, &format!("n{index}"), &netns, wiring::node_addresses(index))?;
+        wiring::plug(
+            fabric,
+            &format!("n{index}"),
+            &netns,
+            wiring::node_addresses(index),
+        )?;
         wiring::node(&netns, index, nodes)?;
         Ok(Self {
             agent: None,
@@ -125,7 +130,11 @@ impl Node {
             })?
             .with_context(|| format!("ask the agent of {} for {path}", self.name))?;
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
         Ok((status, body.to_owned()))
     }
 
@@ -137,7 +146,8 @@ impl Node {
         let (_, text) = self.http("/metrics")?;
         let mut sum = None;
         for line in text.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
                 && labels.iter().all(|label| line.contains(label))
         }) {
             let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
@@ -148,7 +158,11 @@ impl Node {
 
     pub(super) fn new_host(&mut self) -> Result<u8> {
         if self.next_host >= wiring::MOST_PODS {
-            bail!("{} has had {} pods; a lab is bounded", self.name, wiring::MOST_PODS);
+            bail!(
+                "{} has had {} pods; a lab is bounded",
+                self.name,
+                wiring::MOST_PODS
+            );
         }
         self.next_host += 1;
         Ok(self.next_host - 1)
@@ -258,7 +272,13 @@ impl Pod {
     }
 
     pub(super) fn unplug(self, nodes: &[Node]) -> Result<()> {
-        let Self { resident, netns, node, host, .. } = self;
+        let Self {
+            resident,
+            netns,
+            node,
+            host,
+            ..
+        } = self;
         drop(resident);
         if let Some(node) = nodes.get(node) {
             wiring::unplug_pod(&node.netns, host)?;

@@ -12,7 +12,9 @@ pub fn missing_for_network() -> Vec<String> {
     }
     for program in ["ip", "iptables-restore", "ip6tables-restore", "ipset"] {
         if !on_path(program) {
-            missing.push(format!("the program {program}: install iproute2, iptables, ipset"));
+            missing.push(format!(
+                "the program {program}: install iproute2, iptables, ipset"
+            ));
         }
     }
     if !Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {

@@ -23,7 +23,12 @@ pub struct Process {
 
 impl Process {
     /// Starts `command`, its output appended to `log`.
-    pub(super) fn start(lease: &Lease, name: &str, mut command: Command, log: PathBuf) -> Result<Self> {
+    pub(super) fn start(
+        lease: &Lease,
+        name: &str,
+        mut command: Command,
+        log: PathBuf,
+    ) -> Result<Self> {
         let file = File::options().create(true).append(true).open(&log)?;
         let child = command
             .stdin(Stdio::null())
@@ -87,14 +92,20 @@ impl Process {
     /// # Errors
     /// When it has not ended after `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id())?),
+            Signal::SIGTERM,
+        )?;
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                return Err(anyhow!("{} did not end within {limit:?} of SIGTERM", self.name));
+                return Err(anyhow!(
+                    "{} did not end within {limit:?} of SIGTERM",
+                    self.name
+                ));
             }
             std::thread::sleep(Duration::from_millis(10));
         }

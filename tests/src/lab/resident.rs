@@ -35,9 +35,9 @@ impl<T> Pending<T> {
     /// # Errors
     /// When it has not come after `limit`, or the job panicked.
     pub fn wait(self, limit: Duration) -> Result<T> {
-        self.0
-            .recv_timeout(limit)
-            .map_err(|error| anyhow!("a job in a namespace gave no answer within {limit:?}: {error}"))
+        self.0.recv_timeout(limit).map_err(|error| {
+            anyhow!("a job in a namespace gave no answer within {limit:?}: {error}")
+        })
     }
 }
 
@@ -110,7 +110,11 @@ impl Resident {
     ///
     /// # Errors
     /// When no answer comes in time.
-    pub fn call<F, T>(&self, limit: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+    pub fn call<F, T>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<T>
     where
         F: Future<Output = T> + 'static,
         T: Send + 'static,

@@ -96,7 +96,10 @@ impl Resident {
     /// When the port is taken.
     pub fn serve(&self, port: u16) -> Result<()> {
         self.call(Duration::from_secs(10), move || async move {
-            for ip in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            for ip in [
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ] {
                 let listener = listen(SocketAddr::new(ip, port))
                     .with_context(|| format!("listen on {ip} port {port}"))?;
                 tokio::task::spawn_local(accept(listener));
@@ -179,7 +182,10 @@ async fn connect(to: SocketAddr, patience: Duration) -> Result<Attempt> {
     let sent = SystemTime::now();
     let (outcome, from) = match timeout(patience, socket.connect(to)).await {
         Ok(Ok(stream)) => (Outcome::Connected, stream.local_addr().ok()),
-        Ok(Err(error)) => (classify(&error).with_context(|| format!("connect to {to}"))?, None),
+        Ok(Err(error)) => (
+            classify(&error).with_context(|| format!("connect to {to}"))?,
+            None,
+        ),
         Err(_) => (Outcome::TimedOut, None),
     };
     Ok(Attempt {
@@ -204,7 +210,10 @@ fn classify(error: &io::Error) -> Result<Outcome> {
         ErrorKind::TimedOut => Ok(Outcome::TimedOut),
         // The server may close at once, before the handshake is noticed: it was completed.
         ErrorKind::ConnectionReset => Ok(Outcome::Connected),
-        _ if error.raw_os_error().is_some_and(|code| unreachable.contains(&Errno::from_raw(code))) => {
+        _ if error
+            .raw_os_error()
+            .is_some_and(|code| unreachable.contains(&Errno::from_raw(code))) =>
+        {
             Ok(Outcome::Unreachable)
         }
         kind => bail!("an outcome that the lab does not know: {kind}: {error}"),
@@ -213,7 +222,7 @@ fn classify(error: &io::Error) -> Result<Outcome> {
 
 async fn run_burst(burst: Burst) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut under_way = tokio::task::JoinSet::new();
+    let mut under_way = tokio::task::JoinSet::<Result<Attempt>>::new();
     let began = tokio::time::Instant::now();
     for (number, to) in (0..burst.count).zip(burst.targets.iter().copied().cycle()) {
         if burst.per_second > 0 {

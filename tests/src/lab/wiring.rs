@@ -41,7 +41,16 @@ pub const CONTROL: [IpAddr; 2] = [
 pub const fn node_addresses(node: u8) -> [IpAddr; 2] {
     [
         IpAddr::V4(Ipv4Addr::new(172, 31, 0, 10 + node)),
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x172, 0x31, 0, 0, 0, 0, 0x10 + node as u16)),
+        IpAddr::V6(Ipv6Addr::new(
+            0xfd00,
+            0x172,
+            0x31,
+            0,
+            0,
+            0,
+            0,
+            0x10 + node as u16,
+        )),
     ]
 }
 
@@ -49,7 +58,16 @@ pub const fn node_addresses(node: u8) -> [IpAddr; 2] {
 pub const fn pod_addresses(node: u8, host: u8) -> [IpAddr; 2] {
     [
         IpAddr::V4(Ipv4Addr::new(10, 244, node, host)),
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x244, node as u16, 0, 0, 0, host as u16)),
+        IpAddr::V6(Ipv6Addr::new(
+            0xfd00,
+            0x10,
+            0x244,
+            node as u16,
+            0,
+            0,
+            0,
+            host as u16,
+        )),
     ]
 }
 
@@ -64,14 +82,25 @@ pub const CLUSTER_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 
 /// Makes the fabric: a bridge that is also a router to the pods.
 pub(super) fn fabric(fabric: &Netns, nodes: u8) -> Result<()> {
-    sysctls(fabric, &[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
+    sysctls(
+        fabric,
+        &[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+        ],
+    )?;
     let mut script = String::from(
         "link add br0 type bridge mcast_snooping 0\n\
          link set br0 up\n\
          addr add 169.254.169.254/32 dev br0\n",
     );
     for ip in OUTSIDE {
-        let _ = writeln!(script, "addr add {ip}/{} dev br0{}", prefix(ip, 24), nodad(ip));
+        let _ = writeln!(
+            script,
+            "addr add {ip}/{} dev br0{}",
+            prefix(ip, 24),
+            nodad(ip)
+        );
     }
     for node in 1..=nodes {
         for (cidr, via) in pod_cidrs(node).iter().zip(node_addresses(node)) {
@@ -95,7 +124,12 @@ pub(super) fn plug(fabric: &Netns, port: &str, end: &Netns, addresses: [IpAddr; 
     no_dad(end)?;
     let mut script = String::from("link set eth0 up\n");
     for (ip, outside) in addresses.into_iter().zip(OUTSIDE) {
-        let _ = writeln!(script, "addr add {ip}/{} dev eth0{}", prefix(ip, 24), nodad(ip));
+        let _ = writeln!(
+            script,
+            "addr add {ip}/{} dev eth0{}",
+            prefix(ip, 24),
+            nodad(ip)
+        );
         let _ = writeln!(script, "route add default via {outside}");
     }
     ip(end, &script)
@@ -115,7 +149,10 @@ pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
     )?;
     // Same-node pods talk over the bridge: only with these does that pass FORWARD, as on any
     // Kubernetes node.
-    for name in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
+    for name in [
+        "net/bridge/bridge-nf-call-iptables",
+        "net/bridge/bridge-nf-call-ip6tables",
+    ] {
         if Path::new("/proc/sys").join(name).exists() {
             sysctls(netns, &[(name, "1")])?;
         }
@@ -125,7 +162,12 @@ pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
          link set cni0 up\n",
     );
     for ip in pod_addresses(node, 1) {
-        let _ = writeln!(script, "addr add {ip}/{} dev cni0{}", prefix(ip, 24), nodad(ip));
+        let _ = writeln!(
+            script,
+            "addr add {ip}/{} dev cni0{}",
+            prefix(ip, 24),
+            nodad(ip)
+        );
     }
     for other in (1..=nodes).filter(|other| *other != node) {
         for (cidr, via) in pod_cidrs(other).iter().zip(node_addresses(other)) {
@@ -133,7 +175,10 @@ pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
         }
     }
     ip(netns, &script)?;
-    for (program, cluster) in ["iptables-restore", "ip6tables-restore"].iter().zip(CLUSTER_CIDRS) {
+    for (program, cluster) in ["iptables-restore", "ip6tables-restore"]
+        .iter()
+        .zip(CLUSTER_CIDRS)
+    {
         feed(
             netns,
             program,
@@ -159,8 +204,16 @@ pub(super) fn pod(node_netns: &Netns, node: u8, pod: &Netns, host: u8) -> Result
         ),
     )?;
     let mut script = String::from("link set eth0 up\n");
-    for (ip, gateway) in pod_addresses(node, host).into_iter().zip(pod_addresses(node, 1)) {
-        let _ = writeln!(script, "addr add {ip}/{} dev eth0{}", prefix(ip, 24), nodad(ip));
+    for (ip, gateway) in pod_addresses(node, host)
+        .into_iter()
+        .zip(pod_addresses(node, 1))
+    {
+        let _ = writeln!(
+            script,
+            "addr add {ip}/{} dev eth0{}",
+            prefix(ip, 24),
+            nodad(ip)
+        );
         let _ = writeln!(script, "route add default via {gateway}");
     }
     ip(pod, &script)
@@ -189,7 +242,10 @@ const fn nodad(ip: IpAddr) -> &'static str {
 fn no_dad(netns: &Netns) -> Result<()> {
     sysctls(
         netns,
-        &[("net/ipv6/conf/default/accept_dad", "0"), ("net/ipv6/conf/default/accept_ra", "0")],
+        &[
+            ("net/ipv6/conf/default/accept_dad", "0"),
+            ("net/ipv6/conf/default/accept_ra", "0"),
+        ],
     )
 }
 
