@@ -68,23 +68,10 @@ impl Manifests {
         &self.dir
     }
 
-    /// Writes every object of a YAML text; one that is there already keeps its UID. Gives the names.
+    /// Writes an object; one that is there already keeps its UID.
     ///
     /// # Errors
-    /// When the text is no YAML, or an object has no kind or name.
-    pub fn apply(&self, yaml: &str) -> Result<Vec<ObjectName>> {
-        let objects: Vec<Value> = serde_saphyr::from_multiple(yaml).context("parse a manifest")?;
-        objects
-            .into_iter()
-            .filter(|object| !object.is_null())
-            .map(|object| self.apply_object(object))
-            .collect()
-    }
-
-    /// Writes one object.
-    ///
-    /// # Errors
-    /// As [`Manifests::apply`].
+    /// When it has no kind or name, or the folder cannot be written.
     pub fn apply_object(&self, mut object: Value) -> Result<ObjectName> {
         let name = ObjectName::of(&object)?;
         let before = self.get(&name)?;
@@ -199,6 +186,12 @@ impl Manifests {
     pub fn remove(&self, file: &str) -> Result<()> {
         fs::remove_file(self.dir.join(file)).with_context(|| format!("remove {file}"))
     }
+}
+
+/// The objects of a YAML text.
+pub(super) fn parse(yaml: &str) -> Result<Vec<Value>> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(yaml).context("parse a manifest")?;
+    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
 /// Labels as a JSON object.

@@ -29,7 +29,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::certificates::{Authority, Identity};
 use self::collector::Questions;
@@ -243,14 +243,19 @@ impl Lab {
         self.enforce()
     }
 
-    /// `kubectl apply` of a YAML text.
+    /// `kubectl apply` of a YAML text. A Pod gets a network, and servers on its declared ports.
     ///
     /// # Errors
     /// When it is no list of objects, or the enforcer cannot follow.
-    pub fn apply(&mut self, yaml: &str) -> Result<Vec<ObjectName>> {
-        let names = self.manifests.apply(yaml)?;
-        self.enforce()?;
-        Ok(names)
+    pub fn apply(&mut self, yaml: &str) -> Result<()> {
+        for object in manifests::parse(yaml)? {
+            if object.get("kind").and_then(Value::as_str) == Some("Pod") {
+                self.add_pod(&PodSpec::from_manifest(&object)?)?;
+            } else {
+                self.manifests.apply_object(object)?;
+            }
+        }
+        self.enforce()
     }
 
     /// `kubectl delete`.

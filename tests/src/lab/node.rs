@@ -199,6 +199,43 @@ impl PodSpec {
         }
     }
 
+    /// The pod that a manifest describes, on the node that it names, serving the ports that it declares.
+    ///
+    /// # Errors
+    /// When a name is missing, or the node is none of the lab's.
+    pub fn from_manifest(manifest: &Value) -> Result<Self> {
+        let text = |pointer: &str| {
+            manifest
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .with_context(|| format!("a Pod has no {pointer}"))
+        };
+        let node = text("/spec/nodeName")?;
+        let index: usize = node
+            .strip_prefix("node-")
+            .and_then(|number| number.parse().ok())
+            .filter(|number| *number > 0)
+            .with_context(|| format!("{node} is no node of a lab: they are called node-1, node-2, ..."))?;
+        let namespace = text("/metadata/namespace").unwrap_or("default");
+        let mut spec = Self::new(namespace, text("/metadata/name")?, index - 1);
+        if let Some(labels) = manifest.pointer("/metadata/labels") {
+            spec.labels = labels.clone();
+        }
+        let containers = manifest.pointer("/spec/containers").and_then(Value::as_array);
+        for port in containers
+            .into_iter()
+            .flatten()
+            .filter_map(|container| container.get("ports").and_then(Value::as_array))
+            .flatten()
+        {
+            let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
+            let number = port.get("containerPort").and_then(Value::as_u64).unwrap_or(0);
+            let number = u16::try_from(number).with_context(|| format!("port {number}"))?;
+            spec.ports.push((name.to_owned(), number));
+        }
+        Ok(spec)
+    }
+
     pub(super) fn id(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -322,7 +359,10 @@ fn manifest(spec: &PodSpec, node: &str, addresses: [IpAddr; 2]) -> Value {
     let ports: Vec<Value> = spec
         .ports
         .iter()
-        .map(|(name, number)| json!({"name": name, "containerPort": number, "protocol": "TCP"}))
+        .map(|(name, number)| match name.as_str() {
+            "" => json!({"containerPort": number}),
+            name => json!({"name": name, "containerPort": number, "protocol": "TCP"}),
+        })
         .collect();
     json!({
         "apiVersion": "v1",
