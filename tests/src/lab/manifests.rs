@@ -1,9 +1,11 @@
 //! The cluster of the lab: a folder of manifests that agents and collector watch, kept the way an API server
 //! keeps objects (a UID for each creation, a generation for each change of a spec).
 
+use std::cell::Cell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value, json};
 #[derive(Debug)]
 pub struct Manifests {
     dir: PathBuf,
+    changed: Cell<SystemTime>,
 }
 
 /// Which object.
@@ -60,12 +63,20 @@ impl ObjectName {
 impl Manifests {
     pub(super) fn create(dir: PathBuf) -> Result<Self> {
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        Ok(Self { dir })
+        Ok(Self {
+            dir,
+            changed: Cell::new(SystemTime::now()),
+        })
     }
 
     /// The folder's path.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// When anything was last written or deleted.
+    pub fn changed(&self) -> SystemTime {
+        self.changed.get()
     }
 
     /// Writes an object; one that is there already keeps its UID.
@@ -113,7 +124,10 @@ impl Manifests {
     /// When the folder cannot be written.
     pub fn delete(&self, name: &ObjectName) -> Result<bool> {
         match fs::remove_file(self.dir.join(name.file())) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.changed.set(SystemTime::now());
+                Ok(true)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -176,7 +190,9 @@ impl Manifests {
         // Whole or not at all: a watcher must never read half a manifest.
         let partial = self.dir.join(format!(".{file}.partial"));
         fs::write(&partial, text)?;
-        fs::rename(&partial, self.dir.join(file)).with_context(|| format!("write {file}"))
+        fs::rename(&partial, self.dir.join(file)).with_context(|| format!("write {file}"))?;
+        self.changed.set(SystemTime::now());
+        Ok(())
     }
 
     /// Removes a file written by [`Manifests::write`].
@@ -184,7 +200,9 @@ impl Manifests {
     /// # Errors
     /// When it is not there.
     pub fn remove(&self, file: &str) -> Result<()> {
-        fs::remove_file(self.dir.join(file)).with_context(|| format!("remove {file}"))
+        fs::remove_file(self.dir.join(file)).with_context(|| format!("remove {file}"))?;
+        self.changed.set(SystemTime::now());
+        Ok(())
     }
 }
 

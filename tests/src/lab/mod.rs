@@ -19,6 +19,7 @@ pub mod manifests;
 pub mod node;
 pub mod prerequisites;
 pub mod process;
+pub mod readiness;
 pub mod resident;
 pub mod traffic;
 pub mod wiring;
