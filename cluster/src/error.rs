@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// A kubeconfig that cannot be used.
-    #[error("kubeconfig {file}: {problem}; check the file given by --kubeconfig (it needs a cluster, a user and a current-context)")]
+    #[error(
+        "kubeconfig {file}: {problem}; check the file given by --kubeconfig (it needs a cluster, a user and a current-context)"
+    )]
     Kubeconfig {
         /// The file.
         file: PathBuf,
@@ -19,7 +21,9 @@ pub enum ClusterError {
     )]
     NotInCluster(String),
     /// A client could not be made of the configuration.
-    #[error("the client for API server {url} cannot be made: {problem}; check the certificates and the user in the kubeconfig")]
+    #[error(
+        "the client for API server {url} cannot be made: {problem}; check the certificates and the user in the kubeconfig"
+    )]
     Client {
         /// The API server.
         url: String,
@@ -35,7 +39,9 @@ pub enum ClusterError {
         problem: String,
     },
     /// A file whose content is not a manifest.
-    #[error("{file}:{line}: {problem}; correct the file (`kubectl apply --dry-run=server -f` names the same place)")]
+    #[error(
+        "{file}:{line}: {problem}; correct the file (`kubectl apply --dry-run=server -f` names the same place)"
+    )]
     Manifest {
         /// The file.
         file: PathBuf,
@@ -53,7 +59,9 @@ pub enum ClusterError {
         problem: String,
     },
     /// Changes of a folder cannot be followed.
-    #[error("{path}: changes cannot be followed: {problem}; raise fs.inotify.max_user_watches or max_user_instances if they are used up")]
+    #[error(
+        "{path}: changes cannot be followed: {problem}; raise fs.inotify.max_user_watches or max_user_instances if they are used up"
+    )]
     Follow {
         /// The path.
         path: PathBuf,

@@ -50,7 +50,14 @@ macro_rules! watched {
 }
 
 watched!(Pod, Pod, "", "pods", true, compile::pod);
-watched!(Namespace, Namespace, "", "namespaces", false, compile::namespace);
+watched!(
+    Namespace,
+    Namespace,
+    "",
+    "namespaces",
+    false,
+    compile::namespace
+);
 watched!(Node, Node, "", "nodes", false, compile::node);
 watched!(Service, Service, "", "services", true, compile::service);
 watched!(
@@ -92,10 +99,7 @@ pub(crate) fn compile_object<K: Watched>(object: &K, origin: Option<&str>) -> Co
                 key_of(object),
                 Refused {
                     object: name,
-                    reason: format!(
-                        "{}: {}; {}",
-                        refusal.field, refusal.problem, refusal.remedy
-                    ),
+                    reason: format!("{}: {}; {}", refusal.field, refusal.problem, refusal.remedy),
                 },
             )
         }

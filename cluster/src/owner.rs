@@ -124,8 +124,8 @@ impl Owner {
     pub(crate) fn view(&self) -> View {
         // Six watches that all find the server away say so once.
         let problems: BTreeSet<&str> = self.problems.values().map(String::as_str).collect();
-        let problem = (!problems.is_empty())
-            .then(|| problems.into_iter().collect::<Vec<_>>().join("\n"));
+        let problem =
+            (!problems.is_empty()).then(|| problems.into_iter().collect::<Vec<_>>().join("\n"));
         View {
             snapshot: self.state.snapshot(),
             at: SystemTime::now(),

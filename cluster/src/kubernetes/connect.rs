@@ -32,7 +32,10 @@ impl Connector {
         match this.read()? {
             Some(kubeconfig) => {
                 let known = |name: &String| kubeconfig.contexts.iter().any(|c| c.name == *name);
-                let wanted = this.context.as_ref().or(kubeconfig.current_context.as_ref());
+                let wanted = this
+                    .context
+                    .as_ref()
+                    .or(kubeconfig.current_context.as_ref());
                 if wanted.is_some_and(known) {
                     Ok(this)
                 } else {
@@ -82,13 +85,18 @@ impl Connector {
                     .await
                     .map_err(|error| self.unusable(chain(&error)))?
             }
-            None => Config::incluster()
-                .map_err(|error| ClusterError::NotInCluster(chain(&error)))?,
+            None => {
+                Config::incluster().map_err(|error| ClusterError::NotInCluster(chain(&error)))?
+            }
         };
         config.connect_timeout = Some(CONNECT);
         // Attempts are spaced by our own backoff; a hidden retry would only delay the message.
         config.default_retry = false;
-        let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let url = config
+            .cluster_url
+            .to_string()
+            .trim_end_matches('/')
+            .to_owned();
         let client = Client::try_from(config).map_err(|error| ClusterError::Client {
             url: url.clone(),
             problem: chain(&error),

@@ -132,7 +132,8 @@ impl<K: Watched> Follower<K> {
                 }
                 Some(Ok(Event::Apply(object))) => {
                     count(&self.stats().events);
-                    self.send(Update::Apply(compile_object(&object, None))).await?;
+                    self.send(Update::Apply(compile_object(&object, None)))
+                        .await?;
                     self.recovered().await?;
                 }
                 Some(Ok(Event::Delete(object))) => {
@@ -155,7 +156,8 @@ impl<K: Watched> Follower<K> {
                         Remedy::Reconnect | Remedy::Retry => {
                             count(&self.stats().errors);
                             let credentials = self.watch.connector.credentials();
-                            self.report(problem::of_watch::<K>(&error, url, &credentials)).await?;
+                            self.report(problem::of_watch::<K>(&error, url, &credentials))
+                                .await?;
                         }
                     }
                     tokio::time::sleep(self.backoff.next()).await;

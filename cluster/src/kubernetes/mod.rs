@@ -77,8 +77,7 @@ pub fn watch(
 ) -> Result<channel::Receiver<Arc<View>>, ClusterError> {
     let connector = Arc::new(Connector::new(config.kubeconfig, config.context)?);
     let (updates, queue) = mpsc::channel(QUEUE);
-    let (views, reader) =
-        channel::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
+    let (views, reader) = channel::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
     let cancel = cancel.child_token();
     let watch = Watch {
         connector: Arc::clone(&connector),

@@ -57,13 +57,11 @@ fn status_of_client(error: &kube::Error) -> Option<&Status> {
 }
 
 /// The text for an error of the watch of `K`.
-pub(super) fn of_watch<K: Watched>(
-    error: &watcher::Error,
-    url: &str,
-    credentials: &str,
-) -> String {
+pub(super) fn of_watch<K: Watched>(error: &watcher::Error, url: &str, credentials: &str) -> String {
     match error {
-        watcher::Error::InitialListFailed(inner) => of_request::<K>(inner, "list", url, credentials),
+        watcher::Error::InitialListFailed(inner) => {
+            of_request::<K>(inner, "list", url, credentials)
+        }
         watcher::Error::WatchStartFailed(inner) | watcher::Error::WatchFailed(inner) => {
             of_request::<K>(inner, "watch", url, credentials)
         }
@@ -113,7 +111,11 @@ fn innermost(error: &kube::Error) -> String {
     }
     let text = last.to_string();
     // hyper's own words for a connection that ended.
-    if text.is_empty() { error.to_string() } else { text }
+    if text.is_empty() {
+        error.to_string()
+    } else {
+        text
+    }
 }
 
 fn of_status<K: Watched>(status: &Status, verb: &str, url: &str, credentials: &str) -> String {
@@ -173,13 +175,30 @@ mod tests {
     #[test]
     fn each_error_has_its_remedy() {
         let start = |code, message| watcher::Error::WatchStartFailed(api(code, message));
-        assert_eq!(remedy(&start(401, "Unauthorized"), true, true), Remedy::Reconnect);
+        assert_eq!(
+            remedy(&start(401, "Unauthorized"), true, true),
+            Remedy::Reconnect
+        );
         assert_eq!(remedy(&start(410, "gone"), true, false), Remedy::Restart);
-        let gone = watcher::Error::WatchError(Status::failure("gone", "Expired").with_code(410).boxed());
+        let gone =
+            watcher::Error::WatchError(Status::failure("gone", "Expired").with_code(410).boxed());
         assert_eq!(remedy(&gone, true, false), Remedy::Relist);
-        assert_eq!(remedy(&start(504, "Too large resource version: 9, current: 3"), true, false), Remedy::Restart);
-        assert_eq!(remedy(&start(422, "sendInitialEvents: Forbidden"), true, true), Remedy::PagedLists);
-        assert_eq!(remedy(&start(422, "sendInitialEvents: Forbidden"), false, true), Remedy::Retry);
+        assert_eq!(
+            remedy(
+                &start(504, "Too large resource version: 9, current: 3"),
+                true,
+                false
+            ),
+            Remedy::Restart
+        );
+        assert_eq!(
+            remedy(&start(422, "sendInitialEvents: Forbidden"), true, true),
+            Remedy::PagedLists
+        );
+        assert_eq!(
+            remedy(&start(422, "sendInitialEvents: Forbidden"), false, true),
+            Remedy::Retry
+        );
         assert_eq!(remedy(&start(503, "x"), true, true), Remedy::Retry);
     }
 }
