@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use polproof_policy::model::{Node, Pod, PortMatch};
-use polproof_policy::{Endpoint, Expectation, Family, Object, Protocol, Query, compile};
+use polproof_policy::{
+    Direction, Endpoint, Expectation, Family, Object, Protocol, Query, compile, reference,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -174,22 +176,12 @@ impl Cluster {
             port,
         };
         // What the API leaves open, this enforcer lets pass.
-        let _ = Expectation::Deny; // STUB
-        if !self
-            .objects
-            .iter()
-            .any(|o| matches!(o, Object::NetworkPolicy(_)))
-        {
-            return true;
-        }
-        if let Endpoint::Pod(d) = query.destination
-            && d.labels.get("app").is_some_and(|l| &**l == "db")
-        {
-            port == 5432
-                && matches!(query.source, Endpoint::Pod(s) if s.labels.get("app").is_some_and(|l| &**l == "web"))
-        } else {
-            true
-        }
+        [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .all(|direction| {
+                reference::evaluate(&self.objects, &query, direction).expectation
+                    != Expectation::Deny
+            })
     }
 
     /// Everything that is no pod and has an address of the family, except a node's own pods' view of it.
