@@ -8,7 +8,9 @@
     reason = "a test program talks to people"
 )]
 
+mod findings;
 mod network;
+mod verdicts;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -32,6 +34,19 @@ impl Scenario {
             run,
         }
     }
+
+    /// A scenario with agents and a collector.
+    pub(crate) fn whole(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+        Self {
+            needs_programs: true,
+            ..Self::network(name, run)
+        }
+    }
+
+    /// The same in another lab.
+    pub(crate) fn with(self, setup: fn() -> Setup) -> Self {
+        Self { setup, ..self }
+    }
 }
 
 fn main() -> std::process::ExitCode {
@@ -47,10 +62,11 @@ fn main() -> std::process::ExitCode {
     let arguments = Arguments::from_args();
     let network = prerequisites::missing_for_network();
     let programs = prerequisites::missing_for_agents();
-    let scenarios = network::scenarios();
+    let scenarios = network::scenarios()
+        .into_iter()
+        .chain(verdicts::scenarios());
     let mut ignored = Vec::new();
     let trials = scenarios
-        .into_iter()
         .map(|scenario| {
             let missing = if scenario.needs_programs {
                 &programs

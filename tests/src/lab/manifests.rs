@@ -209,7 +209,10 @@ impl Manifests {
 /// The objects of a YAML text.
 pub(super) fn parse(yaml: &str) -> Result<Vec<Value>> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(yaml).context("parse a manifest")?;
-    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+    Ok(objects
+        .into_iter()
+        .filter(|object| !object.is_null())
+        .collect())
 }
 
 /// Labels as a JSON object.

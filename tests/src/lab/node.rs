@@ -215,13 +215,17 @@ impl PodSpec {
             .strip_prefix("node-")
             .and_then(|number| number.parse().ok())
             .filter(|number| *number > 0)
-            .with_context(|| format!("{node} is no node of a lab: they are called node-1, node-2, ..."))?;
+            .with_context(|| {
+                format!("{node} is no node of a lab: they are called node-1, node-2, ...")
+            })?;
         let namespace = text("/metadata/namespace").unwrap_or("default");
         let mut spec = Self::new(namespace, text("/metadata/name")?, index - 1);
         if let Some(labels) = manifest.pointer("/metadata/labels") {
             spec.labels = labels.clone();
         }
-        let containers = manifest.pointer("/spec/containers").and_then(Value::as_array);
+        let containers = manifest
+            .pointer("/spec/containers")
+            .and_then(Value::as_array);
         for port in containers
             .into_iter()
             .flatten()
@@ -229,7 +233,10 @@ impl PodSpec {
             .flatten()
         {
             let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
-            let number = port.get("containerPort").and_then(Value::as_u64).unwrap_or(0);
+            let number = port
+                .get("containerPort")
+                .and_then(Value::as_u64)
+                .unwrap_or(0);
             let number = u16::try_from(number).with_context(|| format!("port {number}"))?;
             spec.ports.push((name.to_owned(), number));
         }

@@ -19,8 +19,11 @@ impl Lab {
     /// # Errors
     /// When that is not so after `limit`: with what is missing.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
-        let mut expected: BTreeMap<String, u64> =
-            self.nodes.iter().map(|node| (node.name().to_owned(), 0)).collect();
+        let mut expected: BTreeMap<String, u64> = self
+            .nodes
+            .iter()
+            .map(|node| (node.name().to_owned(), 0))
+            .collect();
         let (mut pods, mut policies) = (0, 0);
         for object in self.manifests.objects()? {
             match object.get("kind").and_then(Value::as_str) {
@@ -48,7 +51,9 @@ impl Lab {
             };
             let lacking: Vec<String> = expected
                 .iter()
-                .filter_map(|(node, watched)| lacks(&status, node, *watched, pods, policies, seen_by))
+                .filter_map(|(node, watched)| {
+                    lacks(&status, node, *watched, pods, policies, seen_by)
+                })
                 .collect();
             why = lacking.join("; ");
             Ok(lacking.is_empty().then_some(()))
@@ -79,11 +84,15 @@ fn lacks(
     }
     let view = node.snapshot.clone().unwrap_or_default();
     if !view.ready || view.pods != pods || view.policies != policies {
-        return Some(format!("{name} does not see {pods} pods and {policies} policies: {view:?}"));
+        return Some(format!(
+            "{name} does not see {pods} pods and {policies} policies: {view:?}"
+        ));
     }
     let coverage = node.coverage.clone().unwrap_or_default();
     if coverage.pods_watched != watched || coverage.pods_expected != watched {
-        return Some(format!("{name} does not watch its {watched} pods: {coverage:?}"));
+        return Some(format!(
+            "{name} does not watch its {watched} pods: {coverage:?}"
+        ));
     }
     None
 }

@@ -266,7 +266,10 @@ pub(super) fn ip(netns: &Netns, script: &str) -> Result<()> {
 }
 
 /// Runs a program inside the namespace with a text on its standard input.
-pub(super) fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be run or fails: with its input and what it said.
+pub fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) -> Result<()> {
     let mut child = netns
         .command(program)?
         .args(arguments)
