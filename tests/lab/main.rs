@@ -8,8 +8,10 @@
     reason = "a test program talks to people"
 )]
 
+mod bad_input;
 mod findings;
 mod network;
+mod recovery;
 mod verdicts;
 
 use anyhow::Result;
@@ -64,7 +66,9 @@ fn main() -> std::process::ExitCode {
     let programs = prerequisites::missing_for_agents();
     let scenarios = network::scenarios()
         .into_iter()
-        .chain(verdicts::scenarios());
+        .chain(verdicts::scenarios())
+        .chain(recovery::scenarios())
+        .chain(bad_input::scenarios());
     let mut ignored = Vec::new();
     let trials = scenarios
         .map(|scenario| {
