@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use polproof_flow::finding::JudgedCounts;
-use polproof_policy::{Direction, Protocol};
+use polproof_policy::{Direction, Family, Protocol, ask};
 use polproof_proto::{MAX_FINDINGS_PER_BATCH, v1};
 use prost_types::Timestamp;
 
@@ -319,7 +319,8 @@ fn ip(field: &str, text: &str) -> Result<IpAddr, Bad> {
         .or_else(|_| bad(field, format!("{text:?} is no IP address")))
 }
 
-fn port(field: &str, port: u32) -> Result<u16, Bad> {
+/// A port; 0 is one on the wire of a packet, though nobody listens there.
+pub fn port(field: &str, port: u32) -> Result<u16, Bad> {
     u16::try_from(port).or_else(|_| bad(field, format!("{port} is no port")))
 }
 
@@ -512,5 +513,35 @@ pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
         denied_unanswered: judged.denied_unanswered,
         denied_answered: judged.denied_answered,
         allowed_answered: judged.allowed_answered,
+    }
+}
+
+/// An answer for the wire.
+pub fn explanation(answer: ask::Answer) -> v1::Explanation {
+    v1::Explanation {
+        family: match answer.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+        .to_owned(),
+        verdict: answer.explanation.verdict,
+        directions: answer
+            .explanation
+            .directions
+            .into_iter()
+            .map(|walked| v1::DirectionExplanation {
+                direction: direction(walked.direction),
+                verdict: walked.verdict,
+                because: walked.because,
+                policies: walked
+                    .policies
+                    .into_iter()
+                    .map(|policy| v1::PolicyExplanation {
+                        policy: policy.policy,
+                        rules: policy.rules,
+                    })
+                    .collect(),
+            })
+            .collect(),
     }
 }

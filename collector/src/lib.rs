@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+pub mod cluster;
 pub mod config;
 pub mod convert;
 pub mod finding;
@@ -62,6 +63,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)));
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(&config.database).await?);
+    let view = cluster::follow(&config.source, &shutdown)?;
     let agents = Arc::new(Agents::default());
     let metrics = Arc::new(Metrics::default());
     let (changes, _) = watch::channel(());
@@ -78,6 +80,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         changes,
         metrics: metrics.clone(),
         recent_window: config.recent_window,
+        view,
         shutdown: shutdown.clone(),
     };
     let grpc = bind("--listen", config.listen).await?;

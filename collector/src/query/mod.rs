@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use polproof_cluster::View;
 use polproof_proto::v1;
 use polproof_proto::v1::query_service_server::QueryService;
 use tokio::sync::watch as signal;
@@ -16,6 +17,7 @@ use crate::ingest::agents::Agents;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
+mod explain;
 mod page;
 mod status;
 mod watch;
@@ -38,6 +40,8 @@ pub struct Query {
     pub metrics: Arc<Metrics>,
     /// How young a violation is "recent".
     pub recent_window: Duration,
+    /// The cluster's objects, if there is a source of them.
+    pub view: Option<signal::Receiver<Arc<View>>>,
     /// When to end.
     pub shutdown: CancellationToken,
 }
@@ -114,9 +118,9 @@ impl QueryService for Query {
 
     async fn explain(
         &self,
-        _request: Request<v1::ExplainRequest>,
+        request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented("explain is not there yet"))
+        self.explanation(request.get_ref()).map(Response::new)
     }
 }
 

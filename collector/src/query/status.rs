@@ -32,7 +32,7 @@ impl Query {
             collector_version: env!("CARGO_PKG_VERSION").to_owned(),
             now: Some(convert::timestamp(now)),
             nodes,
-            snapshot: None,
+            snapshot: self.snapshot_state(),
             recent_window_seconds: u32::try_from(self.recent_window.as_secs()).unwrap_or(u32::MAX),
         })
     }
