@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A moment of wall time in nanoseconds since 1970 (UTC).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Wall(pub i64);
 
 impl Wall {
@@ -167,7 +169,9 @@ impl Key {
                     namespace,
                     name,
                     uid,
-                } => ["pod", namespace, name, uid].into_iter().for_each(&mut part),
+                } => ["pod", namespace, name, uid]
+                    .into_iter()
+                    .for_each(&mut part),
                 End::Node { name, uid } => ["node", name, uid].into_iter().for_each(&mut part),
                 End::External => part("external"),
             }
