@@ -20,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "network: iptables-drop blocks what is denied and nothing else",
             iptables_drop,
         ),
+        Scenario::network("network: the demo's shop under iptables-drop", shop),
         Scenario::network("network: two labs side by side", side_by_side),
         Scenario::network("network: a dropped lab leaves nothing", leaves_nothing),
         Scenario::network("network: a killed harness is swept by the next", swept),
@@ -190,6 +191,49 @@ fn iptables_drop(lab: &mut Lab) -> Result<()> {
             String::from_utf8_lossy(&sets)
         );
     }
+    Ok(())
+}
+
+/// The demo's policies allow and deny what the demo says, as far as the reference and iptables go.
+fn shop(lab: &mut Lab) -> Result<()> {
+    for file in ["namespaces", "pods", "policies"] {
+        let path = format!("{}/fixtures/shop/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
+        lab.apply(&std::fs::read_to_string(path)?)?;
+    }
+    let began = Instant::now();
+    lab.set_enforcer(Box::<IptablesDrop>::default())?;
+    let took = began.elapsed();
+    ensure!(took < PATIENCE, "the rules took {took:?}");
+    eprintln!("rules in {took:?}");
+    let (web, api, db) = (lab.pod("shop/web")?, lab.pod("shop/api")?, lab.pod("shop/db")?);
+    let dns = lab.pod("kube-system/coredns")?;
+    let prometheus = lab.pod("monitoring/prometheus")?;
+    for (from, to) in [
+        (web, api.v4(8080)),
+        (web, api.v6(8080)),
+        (api, db.v4(5432)),
+        (web, dns.v4(53)),
+        (prometheus, db.v6(9090)),
+    ] {
+        let attempt = from.resident().connect(to, PATIENCE)?;
+        ensure!(attempt.outcome == Outcome::Connected, "{attempt:?}");
+    }
+    lab.outside().serve(80)?;
+    let metadata = SocketAddr::new(wiring::METADATA, 80);
+    for (from, to) in [
+        (web, db.v4(5432)),
+        (web, db.v6(5432)),
+        (prometheus, db.v4(5432)),
+        (db, api.v4(8080)),
+        (web, metadata),
+        (api, SocketAddr::new(wiring::OUTSIDE[0], 80)),
+    ] {
+        let attempt = from.resident().connect(to, BRIEF)?;
+        ensure!(attempt.outcome == Outcome::TimedOut, "{attempt:?}");
+    }
+    let internet = SocketAddr::new(wiring::OUTSIDE[0], 80);
+    let attempt = web.resident().connect(internet, PATIENCE)?;
+    ensure!(attempt.outcome == Outcome::Connected, "{attempt:?}");
     Ok(())
 }
 
