@@ -7,13 +7,14 @@
 mod network_policy;
 mod rules;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Direction, Family, NetworkPolicy, Pod, Protocol};
 
-pub(crate) use network_policy::{Connection, End};
-pub(crate) use rules::{CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports};
+pub(crate) use network_policy::{Connection, End, isolation_of, walk};
+pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,17 @@ pub enum UnknownReason {
     HostNetworkPod,
     /// The two ends are of different address families.
     MixedFamilies,
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnNodeEgress => "a pod to its own node",
+            Self::IpBlockOnPod => "an ipBlock on a pod's address",
+            Self::HostNetworkPod => "a hostNetwork pod",
+            Self::MixedFamilies => "addresses of different families",
+        })
+    }
 }
 
 /// A policy and, if a rule of it decided, the rule's index in the object as written.

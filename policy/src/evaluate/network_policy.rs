@@ -65,9 +65,10 @@ fn judge_pod<'s>(
     governed: &'s PodEntry,
     of: &Connection<'_, '_>,
 ) -> DirectionVerdict<'s> {
-    let (isolation, peer) = match direction {
-        Direction::Egress => (&*governed.egress, of.destination),
-        Direction::Ingress => (&*governed.ingress, of.source),
+    let isolation = isolation_of(direction, governed);
+    let peer = match direction {
+        Direction::Egress => of.destination,
+        Direction::Ingress => of.source,
     };
     if isolation.policies.is_empty() {
         return allow(Decision::NotIsolated);
@@ -190,4 +191,32 @@ fn admits_port(
     } else {
         Admits::No
     }
+}
+
+/// What isolates a pod in one direction.
+pub(crate) fn isolation_of(direction: Direction, pod: &PodEntry) -> &Isolation {
+    match direction {
+        Direction::Egress => &pod.egress,
+        Direction::Ingress => &pod.ingress,
+    }
+}
+
+/// Every rule that counts for a pod with how far it admits: position of the policy among those
+/// that isolate, index of the rule in the policy as written.
+pub(crate) fn walk(
+    direction: Direction,
+    governed: &PodEntry,
+    of: &Connection<'_, '_>,
+) -> impl Iterator<Item = (usize, usize, Admits)> {
+    let peer = match direction {
+        Direction::Egress => of.destination,
+        Direction::Ingress => of.source,
+    };
+    isolation_of(direction, governed)
+        .rules
+        .iter()
+        .map(move |rule| {
+            let level = admits(rule, direction, governed, peer, of);
+            (rule.policy, rule.rule, level)
+        })
 }

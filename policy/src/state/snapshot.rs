@@ -104,7 +104,7 @@ impl Store {
 /// An immutable state of the cluster. Cheap to clone and to keep (structure is shared).
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub(super) store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
 }
 
 impl Snapshot {
