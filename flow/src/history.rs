@@ -63,7 +63,6 @@ impl History {
         self.live_from
     }
 
-
     /// A view from before a restart, oldest first.
     pub(crate) fn restore(&mut self, at: Instant, snapshot: Snapshot) {
         self.push(at, snapshot);
