@@ -371,7 +371,7 @@ fn a_full_disk_is_a_typed_error_and_recovers() {
     let filler = dir.path().join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     let chunk = [0_u8; 4096];
-    while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+    while io::Write::write_all(&mut file, &chunk).is_ok() {}
     let mut appended = 1;
     let error = loop {
         match writer.append(&entry(appended + 1, 1)) {
@@ -386,6 +386,7 @@ fn a_full_disk_is_a_typed_error_and_recovers() {
         writer.append(&entry(appended + 1, 1)),
         Err(SpoolError::Full { .. })
     ));
+    drop(file);
     std::fs::remove_file(&filler).unwrap();
     writer.append(&entry(appended + 1, 1)).unwrap();
     let expected: Vec<u64> = (1..=appended + 1).collect();
