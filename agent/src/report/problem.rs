@@ -73,6 +73,11 @@ pub enum StreamProblem {
         /// For how long.
         seconds: u64,
     },
+    /// The connection ended before the welcome, and nothing said why.
+    #[error(
+        "the connection ended before the collector's welcome ({0}). Is it a polproof collector of this release that listens there?"
+    )]
+    Vague(String),
     /// The collector ended the stream.
     #[error("the collector ended the stream: {0}")]
     Ended(String),
@@ -101,14 +106,17 @@ impl StreamProblem {
                 Self::TooLarge(text.to_owned())
             }
             Code::Unavailable if status.source().is_some() => {
-                Self::Unreachable(status.source().map_or_else(String::new, chain))
+                Self::Vague(status.source().map_or_else(String::new, chain))
+            }
+            Code::Cancelled | Code::Unknown | Code::Internal => {
+                Self::Vague(format!("{:?}: {text}", status.code()))
             }
             code => Self::Ended(format!("{code:?}: {text}")),
         }
     }
 
     /// The first cause in a chain of errors that we know.
-    fn from_chain(error: &(dyn Error + 'static)) -> Option<Self> {
+    pub(super) fn from_chain(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {

@@ -25,10 +25,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tracing::{error, info, warn};
 
+use super::connect::{Pem, connect};
 use super::convert;
+use super::diagnose::diagnose;
 use super::problem::StreamProblem;
 use super::spool::{SpoolReader, StoredBatch};
 use super::vitals::Gather;
@@ -73,7 +74,6 @@ const WINDOW: usize = 32;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Room in the channel besides the window: hello and heartbeats.
 const EXTRA: usize = 4;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches without a receipt for so long: the collector is stuck, try another connection.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -157,6 +157,13 @@ fn backoff(failures: u32, max: Duration) -> Duration {
     base / 2 + base.mul_f64(0.5 * f64::from(u16::try_from(random).unwrap_or(0)) / 1_000.0)
 }
 
+/// A stream that was welcomed.
+type Opened = (
+    mpsc::Sender<StreamRequest>,
+    Streaming<StreamResponse>,
+    Welcome,
+);
+
 struct Sender {
     config: StreamConfig,
     /// Away only while a blocking call has it.
@@ -234,17 +241,21 @@ impl Sender {
         self.exchange(&requests, &mut responses).await
     }
 
-    async fn open(
-        &mut self,
-    ) -> Result<
-        (
-            mpsc::Sender<StreamRequest>,
-            Streaming<StreamResponse>,
-            Welcome,
-        ),
-        StreamProblem,
-    > {
-        let channel = self.connect().await?;
+    /// Opens a stream. Where the connection ends without a reason, TLS is asked for one.
+    async fn open(&mut self) -> Result<Opened, StreamProblem> {
+        let pem = Pem::read(&self.config).await?;
+        match self.hello(&pem).await {
+            Err(StreamProblem::Vague(text)) => {
+                let config = self.config.clone();
+                let second = tokio::task::spawn_blocking(move || diagnose(&config, &pem)).await;
+                Err(second.ok().flatten().unwrap_or(StreamProblem::Vague(text)))
+            }
+            other => other,
+        }
+    }
+
+    async fn hello(&mut self, pem: &Pem) -> Result<Opened, StreamProblem> {
+        let channel = connect(&self.config, pem).await?;
         let (requests, outbound) = mpsc::channel(WINDOW + EXTRA);
         let (instance, first_sequence) = self
             .blocking(|r| Ok((r.instance().to_owned(), r.first_sequence())))
@@ -279,36 +290,6 @@ impl Sender {
                 seconds: WELCOME_TIMEOUT.as_secs(),
             })??;
         Ok((requests, responses, welcome))
-    }
-
-    async fn connect(&self) -> Result<Channel, StreamProblem> {
-        let config = &self.config;
-        let ca = read("--tls-ca", &config.tls_ca).await?;
-        let cert = read("--tls-cert", &config.tls_cert).await?;
-        let key = read("--tls-key", &config.tls_key).await?;
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(cert, key));
-        if let Some(name) = &config.tls_server_name {
-            tls = tls.domain_name(name);
-        }
-        let unusable = |error: &tonic::transport::Error| StreamProblem::TlsFile {
-            option: "--tls-cert/--tls-key",
-            path: config.tls_cert.clone(),
-            why: super::problem::chain(error),
-        };
-        Endpoint::from_shared(config.collector.clone())
-            .map_err(|e| StreamProblem::Unreachable(super::problem::chain(&e)))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tls_config(tls)
-            .map_err(|e| unusable(&e))?
-            .connect()
-            .await
-            .map_err(|e| StreamProblem::from_connect(&e))
     }
 
     /// Sends and receives until cancelled and drained, or until something breaks.
@@ -487,19 +468,4 @@ async fn next(responses: &mut Streaming<StreamResponse>) -> Result<Down, StreamP
         Ok(None) => Err(StreamProblem::Ended("it is shutting down".to_owned())),
         Err(status) => Err(StreamProblem::from_status(&status)),
     }
-}
-
-async fn read(option: &'static str, path: &std::path::Path) -> Result<Vec<u8>, StreamProblem> {
-    let problem = |why: String| StreamProblem::TlsFile {
-        option,
-        path: path.to_owned(),
-        why,
-    };
-    let bytes = tokio::fs::read(path)
-        .await
-        .map_err(|e| problem(format!("cannot be read: {e}")))?;
-    if !bytes.windows(11).any(|w| w == b"-----BEGIN ") {
-        return Err(problem("is not a PEM file".to_owned()));
-    }
-    Ok(bytes)
 }
