@@ -133,7 +133,7 @@ impl Agent {
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
+    for _ in 0..200 {
         if condition() {
             return;
         }
@@ -371,14 +371,16 @@ async fn every_failure_is_named_once() {
         writer.append(&entry(1)).unwrap();
         log.clear();
         let agent = Agent::start(dir.path(), address, reader);
+        eprintln!("{name}");
         until(name, || {
             agent
                 .stats
                 .failures
                 .load(std::sync::atomic::Ordering::Relaxed)
-                >= 4
+                + agent.stats.batches_sent.load(std::sync::atomic::Ordering::Relaxed) >= 4
         })
         .await;
+        eprintln!("{}", log.text());
         agent.stop().await;
         let lines: Vec<String> = log
             .text()

@@ -13,12 +13,15 @@
 //! log. Objects come in as values and verdicts go out as values, so that every line of
 //! `semantics` can be tested with a table.
 
+#![forbid(unsafe_code)]
+
 pub mod compile;
 pub mod evaluate;
 pub mod explain;
 pub mod model;
 #[cfg(feature = "reference")]
 pub mod reference;
+mod selector;
 pub mod state;
 
 pub use evaluate::{

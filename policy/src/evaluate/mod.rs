@@ -1,9 +1,20 @@
 //! The verdict: may this connection be made?
+//!
+//! Each tier answers for itself, in a file of its own; [`evaluate`] asks them in their order.
+//! There is one now, networking.k8s.io/v1 (`network_policy`); the admin tier comes before it
+//! and the baseline tier after it.
 
+mod network_policy;
+mod rules;
+
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{NetworkPolicy, Pod, Protocol};
+use crate::model::{Direction, Family, NetworkPolicy, Pod, Protocol};
+
+pub(crate) use network_policy::{Connection, End, isolation_of, walk};
+pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +68,17 @@ pub enum UnknownReason {
     HostNetworkPod,
     /// The two ends are of different address families.
     MixedFamilies,
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnNodeEgress => "a pod to its own node",
+            Self::IpBlockOnPod => "an ipBlock on a pod's address",
+            Self::HostNetworkPod => "a hostNetwork pod",
+            Self::MixedFamilies => "addresses of different families",
+        })
+    }
 }
 
 /// A policy and, if a rule of it decided, the rule's index in the object as written.
@@ -116,4 +138,19 @@ impl Verdict<'_> {
             (Expectation::Allow, Expectation::Allow) => Expectation::Allow,
         }
     }
+}
+
+/// The verdict for two ends that have been looked up.
+pub(crate) fn evaluate<'s>(connection: &Connection<'s, '_>) -> Verdict<'s> {
+    let mut verdict = Verdict {
+        egress: network_policy::judge(Direction::Egress, connection),
+        ingress: network_policy::judge(Direction::Ingress, connection),
+    };
+    if Family::of(connection.source_ip) != Family::of(connection.destination_ip) {
+        // No packet can look like that; whatever the rules say, nothing follows from it.
+        let unknown = Expectation::Unknown(UnknownReason::MixedFamilies);
+        verdict.egress.expectation = unknown;
+        verdict.ingress.expectation = unknown;
+    }
+    verdict
 }

@@ -1,0 +1,110 @@
+//! The cluster from an API server: one watch a kind, relists as diffs, honest about being behind.
+//!
+//! ```text
+//! follow::<Pod> .. follow::<Node> --Update--> owner --View--> readers
+//! heartbeat (/readyz) ------------Problem----^
+//! ```
+
+mod backoff;
+mod connect;
+mod follow;
+mod heartbeat;
+mod problem;
+mod stats;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use tokio::sync::{mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::owner::{self, Owner, QUEUE};
+use crate::{ClusterError, SourceKind, View};
+use connect::Connector;
+use follow::{Watch, follow};
+pub use stats::{KindStats, WatchStats};
+
+/// Which API server, and how it is watched.
+#[derive(Clone, Debug)]
+pub struct KubernetesConfig {
+    /// A kubeconfig; `None` means the service account of the pod that this runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; `None` means its current-context.
+    pub context: Option<String>,
+    /// How often the server is asked whether it is ready. A server that is away is noticed
+    /// within about twice this time even if the watches are silent. Default 10 s.
+    pub heartbeat: Duration,
+    /// How long one watch request lasts before it is renewed (without a relist); a connection
+    /// that died silently is noticed 5 s after that. Default 180 s; whole seconds count.
+    pub watch_timeout: Duration,
+    /// The longest wait between attempts while something fails. Default 15 s.
+    pub max_backoff: Duration,
+    /// Objects per page where lists are paged. Default 500.
+    pub page_size: u32,
+    /// Counters, to be shared with telemetry.
+    pub stats: Arc<WatchStats>,
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            context: None,
+            heartbeat: Duration::from_secs(10),
+            watch_timeout: Duration::from_secs(180),
+            max_backoff: Duration::from_secs(15),
+            page_size: 500,
+            stats: Arc::default(),
+        }
+    }
+}
+
+/// Watches a cluster until cancelled or until the last receiver is dropped.
+///
+/// Must be called inside a tokio runtime. It fails only for what will not heal by itself: a
+/// kubeconfig that cannot be read, or no service account. A server that is away, refuses or has
+/// too old credentials is a [`View::problem`], and is tried again.
+///
+/// # Errors
+/// [`ClusterError::Kubeconfig`], [`ClusterError::NotInCluster`].
+pub fn watch(
+    config: KubernetesConfig,
+    cancel: CancellationToken,
+) -> Result<channel::Receiver<Arc<View>>, ClusterError> {
+    let connector = Arc::new(Connector::new(config.kubeconfig, config.context)?);
+    let (updates, queue) = mpsc::channel(QUEUE);
+    let (views, reader) = channel::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
+    let cancel = cancel.child_token();
+    let watch = Watch {
+        connector: Arc::clone(&connector),
+        updates: updates.clone(),
+        cancel: cancel.clone(),
+        stats: config.stats,
+        watch_timeout: config.watch_timeout,
+        max_backoff: config.max_backoff,
+        page_size: config.page_size,
+    };
+    tokio::spawn(follow::<Namespace>(watch.clone()));
+    tokio::spawn(follow::<Node>(watch.clone()));
+    tokio::spawn(follow::<NetworkPolicy>(watch.clone()));
+    tokio::spawn(follow::<Pod>(watch.clone()));
+    tokio::spawn(follow::<Service>(watch.clone()));
+    tokio::spawn(follow::<EndpointSlice>(watch));
+    tokio::spawn(heartbeat::run(
+        connector,
+        config.heartbeat,
+        updates,
+        cancel.clone(),
+    ));
+    tokio::spawn(owner::run(
+        Owner::new(SourceKind::Kubernetes),
+        queue,
+        views,
+        cancel,
+    ));
+    Ok(reader)
+}

@@ -1,1 +1,0 @@
-//! Kubernetes API types -> model, with the API server's validation.

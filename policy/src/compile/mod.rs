@@ -1,0 +1,105 @@
+//! Kubernetes API types -> model, with the API server's validation.
+//!
+//! One function a kind. What the API server (1.36) would refuse is refused here too, with the
+//! object, the field and what to write instead: evaluating it leniently would answer for a
+//! cluster that cannot exist. One thing is taken that only API servers before 1.36 took: an
+//! ipBlock with bits set beyond its mask, which such clusters still hold; it is normalised.
+//!
+//! Objects from files have no UID; `kind/namespace/name` stands in for it. An absent namespace
+//! of a namespaced object is `default`, as kubectl would have it.
+
+mod network_policy;
+mod path;
+mod placement;
+mod pod;
+mod service;
+mod validate;
+
+pub use network_policy::network_policy;
+pub use placement::{namespace, node};
+pub use pod::pod;
+pub use service::{endpoint_slice, service};
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::model::{Labels, NamespacedName, Uid};
+use path::Path;
+
+/// An object that cannot be part of a cluster, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {field}: {problem}; {remedy}")]
+pub struct Refusal {
+    /// Kind, namespace and name, such as `NetworkPolicy shop/db`.
+    pub object: String,
+    /// Path of the field, such as `spec.ingress[0].ports[1].endPort`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+/// `Kind namespace/name` as far as the object says it.
+fn subject(kind: &str, meta: &ObjectMeta, namespaced: bool) -> String {
+    let name = match (&meta.name, &meta.generate_name) {
+        (Some(name), _) => name.as_str(),
+        (None, Some(prefix)) => prefix.as_str(),
+        (None, None) => "(no name)",
+    };
+    if namespaced {
+        format!("{kind} {}/{name}", namespace_of(meta))
+    } else {
+        format!("{kind} {name}")
+    }
+}
+
+fn namespace_of(meta: &ObjectMeta) -> &str {
+    match meta.namespace.as_deref() {
+        None | Some("") => "default",
+        Some(namespace) => namespace,
+    }
+}
+
+/// `metadata.name`, which every object must have.
+fn name_of(meta: &ObjectMeta, root: &Path<'_>) -> Result<Arc<str>, Refusal> {
+    match meta.name.as_deref() {
+        None | Some("") => Err(root.field("metadata").field("name").refuse(
+            "there is no name",
+            "write metadata.name; generateName is only good for creating objects",
+        )),
+        Some(name) => Ok(Arc::from(name)),
+    }
+}
+
+fn id_of(meta: &ObjectMeta, root: &Path<'_>) -> Result<NamespacedName, Refusal> {
+    let metadata = root.field("metadata");
+    let name = name_of(meta, root)?;
+    validate::dns_subdomain(&name, &metadata.field("name"))?;
+    let namespace = namespace_of(meta);
+    validate::dns_label(namespace, &metadata.field("namespace"))?;
+    Ok(NamespacedName::new(namespace, name))
+}
+
+fn uid_of(kind: &str, meta: &ObjectMeta, id: &NamespacedName) -> Uid {
+    match meta.uid.as_deref() {
+        None | Some("") if id.namespace.is_empty() => Uid(Arc::from(format!("{kind}/{}", id.name))),
+        None | Some("") => Uid(Arc::from(format!("{kind}/{id}"))),
+        Some(uid) => Uid(Arc::from(uid)),
+    }
+}
+
+fn labels_of(meta: &ObjectMeta, root: &Path<'_>) -> Result<Labels, Refusal> {
+    let metadata = root.field("metadata");
+    let labels = metadata.field("labels");
+    meta.labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| {
+            validate::label_key(key, &labels)?;
+            validate::label_value(value, &labels.key(key))?;
+            Ok((Arc::from(key.as_str()), Arc::from(value.as_str())))
+        })
+        .collect()
+}
