@@ -5,7 +5,9 @@ use clap::{CommandFactory, Parser};
 use super::*;
 
 fn resolve(flags: &[&str]) -> Result<Config, String> {
-    let words = ["polproof-agent", "--node-name=n1"].iter().chain(flags);
+    let named = flags.iter().any(|f| f.starts_with("--node-name"));
+    let name = (!named).then_some(&"--node-name=n1");
+    let words = ["polproof-agent"].iter().chain(name).chain(flags);
     let args = Args::try_parse_from(words).map_err(|e| e.to_string())?;
     Config::resolve(args).map_err(|e| e.to_string())
 }
