@@ -63,12 +63,6 @@ impl History {
         self.live_from
     }
 
-    /// Evaluations so far, a measure of cost.
-    #[cfg(test)]
-    pub(crate) fn evaluations(&self) -> u64 {
-        self.evaluations
-    }
-
     /// A view from before a restart, oldest first.
     pub(crate) fn restore(&mut self, at: Instant, snapshot: Snapshot) {
         self.push(at, snapshot);

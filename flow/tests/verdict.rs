@@ -1,5 +1,10 @@
 //! Verdicts on single attempts: every outcome and every reason for none.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 mod world;
 
@@ -49,12 +54,17 @@ fn a_denied_connection_that_was_answered_is_observed_and_then_settled() {
     assert_eq!(report.judged.denied_delivered, 1);
     let delta = &report.findings[0];
     assert_eq!(delta.key.kind, FindingKind::Unenforced);
-    assert!(matches!(&delta.key.source, End::Pod(id, uid) if &*id.name == "client" && &*uid.0 == "client"));
+    assert!(
+        matches!(&delta.key.source, End::Pod(id, uid) if &*id.name == "client" && &*uid.0 == "client")
+    );
     assert!(matches!(&delta.key.destination, End::Pod(id, _) if &*id.name == "server"));
     assert_eq!(delta.key.port, 80);
     assert_eq!(delta.key.policies.len(), 1);
     let policy = &delta.key.policies[0];
-    assert_eq!((policy.direction, policy.generation, policy.rules), (Direction::Ingress, 1, 1));
+    assert_eq!(
+        (policy.direction, policy.generation, policy.rules),
+        (Direction::Ingress, 1, 1)
+    );
     assert_eq!(&*policy.uid.0, "guard");
     assert_eq!(delta.samples.len(), 1);
     assert_eq!(delta.samples[0].syn, t.syn(seconds(100.0)));
@@ -241,7 +251,10 @@ fn an_attempt_waits_for_the_identity_of_its_namespace_but_not_for_ever() {
     let mut judge = Judge::new(here(), Settings::default());
     judge.on_snapshot(seconds(1.0), cluster().snapshot(), true);
     assert!(judged(&mut judge, CLIENT).is_empty());
-    only(&feed(&mut judge, seconds(111.0), &[]), Reason::DestinationUnidentified);
+    only(
+        &feed(&mut judge, seconds(111.0), &[]),
+        Reason::DestinationUnidentified,
+    );
     identify(&mut judge);
     assert!(feed(&mut judge, seconds(112.0), &[]).is_empty());
 }
@@ -259,7 +272,11 @@ fn a_backlog_is_not_held_against_the_wait() {
     assert!(judge.take_report(seconds(160.1)).is_empty());
     identify(&mut judge);
     let report = feed(&mut judge, seconds(165.0), &[]);
-    assert_eq!(counts(&report), (1, 1, 0), "old enough to be judged for good at once");
+    assert_eq!(
+        counts(&report),
+        (1, 1, 0),
+        "old enough to be judged for good at once"
+    );
 }
 
 #[test]
@@ -274,15 +291,26 @@ fn contradicted_namespaces_and_foreign_addresses() {
     let mut held = judge(&cluster());
     let mut t = attempt(CLIENT, 7);
     t.server.set_ip(ip("10.9.9.9"));
-    let report = feed(&mut held, seconds(100.0), &[t.syn(seconds(100.0)), t.rst(seconds(100.0))]);
+    let report = feed(
+        &mut held,
+        seconds(100.0),
+        &[t.syn(seconds(100.0)), t.rst(seconds(100.0))],
+    );
     assert!(report.is_empty(), "the pod's addresses may be on their way");
-    only(&feed(&mut held, seconds(111.0), &[]), Reason::DestinationUnidentified);
+    only(
+        &feed(&mut held, seconds(111.0), &[]),
+        Reason::DestinationUnidentified,
+    );
 }
 
 #[test]
 fn a_shared_hook() {
     let mut held = judge(&cluster());
-    attach(&mut held, SERVER_NETNS, Hook::Shared("tcx: cil_from_container".into()));
+    attach(
+        &mut held,
+        SERVER_NETNS,
+        Hook::Shared("tcx: cil_from_container".into()),
+    );
     only(&judged(&mut held, CLIENT), Reason::HookShared);
 
     // Exclusive again: only attempts from then on count.
@@ -341,7 +369,10 @@ fn no_view_yet() {
     identify(&mut held);
     held.on_snapshot(seconds(1.0), State::new().snapshot(), false);
     assert!(judged(&mut held, CLIENT).is_empty());
-    only(&feed(&mut held, seconds(110.2), &[]), Reason::SnapshotNotReady);
+    only(
+        &feed(&mut held, seconds(110.2), &[]),
+        Reason::SnapshotNotReady,
+    );
 }
 
 #[test]
@@ -354,7 +385,10 @@ fn the_expectation_may_be_open() {
         except: Vec::new(),
     }];
     apply_policy(&mut state, policy);
-    only(&judged(&mut judge(&state), CLIENT), Reason::ExpectationUnknown);
+    only(
+        &judged(&mut judge(&state), CLIENT),
+        Reason::ExpectationUnknown,
+    );
 }
 
 #[test]
@@ -407,7 +441,11 @@ fn an_answer_read_before_its_syn_is_not_lost() {
     // Even with a tick and a report between them.
     let t = attempt(CLIENT, 8);
     assert!(feed(&mut held, seconds(100.02), &[t.syn_ack(seconds(100.015))]).is_empty());
-    observed(&feed(&mut held, seconds(100.03), &[t.syn(seconds(100.014))]));
+    observed(&feed(
+        &mut held,
+        seconds(100.03),
+        &[t.syn(seconds(100.014))],
+    ));
 }
 
 #[test]
@@ -459,5 +497,8 @@ fn many_attempts_on_few_findings_are_few_deltas() {
     assert_eq!(report.findings.len(), 1);
     assert_eq!(report.findings[0].observed, 9_999);
     assert_eq!(report.findings[0].samples.len(), 3);
-    assert_eq!(counts(&feed(&mut held, seconds(111.1), &[])), (0, 10_000, 0));
+    assert_eq!(
+        counts(&feed(&mut held, seconds(111.1), &[])),
+        (0, 10_000, 0)
+    );
 }

@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::indexing_slicing,
     unreachable_pub,
     missing_docs
@@ -37,7 +39,10 @@ pub fn seconds(n: f64) -> Instant {
 
 pub fn selector(labels: &[(&str, &str)]) -> Selector {
     Selector {
-        match_labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        match_labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
         match_expressions: Vec::new(),
     }
 }
@@ -158,10 +163,18 @@ pub fn departure(server: &str, isn: u32) -> Try {
 
 impl Try {
     fn there(&self) -> Crossing {
-        if self.out { Crossing::Out } else { Crossing::In }
+        if self.out {
+            Crossing::Out
+        } else {
+            Crossing::In
+        }
     }
     fn back(&self) -> Crossing {
-        if self.out { Crossing::In } else { Crossing::Out }
+        if self.out {
+            Crossing::In
+        } else {
+            Crossing::Out
+        }
     }
     pub fn syn(&self, at: Instant) -> Record {
         Record {
