@@ -64,7 +64,7 @@ async fn apply_rights(client: &Client) -> Result<()> {
     Ok(())
 }
 
-pub async fn accepted(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn accepted(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     apply_rights(&client).await?;
     let mut kinds = Vec::new();
@@ -136,7 +136,7 @@ async fn strictly(client: &Client, object: &Value) -> Result<()> {
     Ok(())
 }
 
-pub async fn rights_suffice(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn rights_suffice(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     apply_rights(&client).await?;
     namespace(&client, "deploy-watched").await?;

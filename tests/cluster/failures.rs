@@ -9,7 +9,7 @@ use polproof_tests::cluster::{ApiServer, Binaries, ControlPlane, Proxy};
 use crate::shared::{Watching, delete_pod, has_pod, namespace, pod, policy};
 
 /// The history that the watch stands on is discarded while it is cut off: deletes in it are never sent.
-pub async fn gone(binaries: &Binaries) -> Result<()> {
+pub(crate) async fn gone(binaries: &Binaries) -> Result<()> {
     // Without the server's own memory of events a watch reads etcd's history, which is compacted below.
     let options = ApiServer {
         flags: vec!["--watch-cache=false".to_owned()],
@@ -66,7 +66,7 @@ pub async fn gone(binaries: &Binaries) -> Result<()> {
     Ok(())
 }
 
-pub async fn api_restarts(binaries: &Binaries) -> Result<()> {
+pub(crate) async fn api_restarts(binaries: &Binaries) -> Result<()> {
     let mut plane = ControlPlane::start(binaries, ApiServer::default()).await?;
     let client = plane.client().await?;
     namespace(&client, "api").await?;
@@ -114,7 +114,7 @@ pub async fn api_restarts(binaries: &Binaries) -> Result<()> {
     Ok(())
 }
 
-pub async fn etcd_restarts(binaries: &Binaries) -> Result<()> {
+pub(crate) async fn etcd_restarts(binaries: &Binaries) -> Result<()> {
     let mut plane = ControlPlane::start(binaries, ApiServer::default()).await?;
     let client = plane.client().await?;
     namespace(&client, "etcd").await?;

@@ -13,7 +13,7 @@ use crate::shared::{Watching, delete_pod, has_pod, namespace, pod};
 
 const PODS: usize = 5_000;
 
-pub async fn five_thousand(binaries: &Binaries) -> Result<()> {
+pub(crate) async fn five_thousand(binaries: &Binaries) -> Result<()> {
     let plane = ControlPlane::start(
         binaries,
         ApiServer {

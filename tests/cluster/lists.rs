@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::shared::{Watching, delete_pod, has_pod, named, namespace, pod, policy};
 
-pub async fn every_kind(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn every_kind(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     namespace(&client, "every").await?;
     let uid = pod(&client, "every", "a", Some("10.1.0.1")).await?;
@@ -105,7 +105,7 @@ pub async fn every_kind(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-pub async fn a_burst_is_few_views(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn a_burst_is_few_views(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     namespace(&client, "burst").await?;
     let mut watching = Watching::start(plane.admin_kubeconfig()?)?;
@@ -134,7 +134,7 @@ pub async fn a_burst_is_few_views(plane: &ControlPlane) -> Result<()> {
 }
 
 /// The watch is resumed from the server's memory: both events are delivered late.
-pub async fn recreated_while_down(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn recreated_while_down(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     namespace(&client, "again").await?;
     let before = pod(&client, "again", "a", Some("10.2.0.1")).await?;
@@ -181,7 +181,7 @@ pub async fn recreated_while_down(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-pub async fn paged(binaries: &Binaries) -> Result<()> {
+pub(crate) async fn paged(binaries: &Binaries) -> Result<()> {
     let options = ApiServer {
         flags: vec!["--feature-gates=WatchList=false".to_owned()],
     };

@@ -44,7 +44,7 @@ async fn account(client: &Client, namespace: &str) -> Result<ServiceAccountToken
     })
 }
 
-pub async fn missing_then_granted(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn missing_then_granted(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     namespace(&client, "rbac").await?;
     let reader = account(&client, "rbac").await?;
@@ -81,7 +81,7 @@ pub async fn missing_then_granted(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-pub async fn token_expires(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn token_expires(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
     namespace(&client, "token").await?;
     grant(&client, "token-test", "token").await?;
@@ -135,7 +135,7 @@ pub async fn token_expires(plane: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
-pub async fn bad_kubeconfig(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn bad_kubeconfig(plane: &ControlPlane) -> Result<()> {
     let missing = plane.folder().join("no-such.kubeconfig");
     let error = Watching::start(missing)
         .err()

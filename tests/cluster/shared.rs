@@ -22,12 +22,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Generous: the machine may build something else.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 type Work<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// What a test needs.
-pub enum Test {
+pub(crate) enum Test {
     /// The control plane that all share; it must find and leave it running.
     Shared(fn(&ControlPlane) -> Work<'_>),
     /// Control planes of its own.
@@ -37,7 +37,7 @@ pub enum Test {
 static SHARED: Mutex<Option<Arc<ControlPlane>>> = Mutex::new(None);
 
 impl Test {
-    pub fn run(&self, binaries: &Binaries) -> Result<(), Failed> {
+    pub(crate) fn run(&self, binaries: &Binaries) -> Result<(), Failed> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -48,7 +48,7 @@ impl Test {
                 Self::Own(test) => test(binaries).await,
             }
         });
-        result.map_err(|error| Failed::from(format!("{error:?}")))
+        result.map_err(|error| Failed::from(format!("{error:#}")))
     }
 }
 
@@ -70,7 +70,7 @@ async fn shared(binaries: &Binaries) -> Result<Arc<ControlPlane>> {
 }
 
 /// Ends the shared control plane: statics are not dropped.
-pub fn end() {
+pub(crate) fn end() {
     drop(
         SHARED
             .lock()
@@ -80,21 +80,21 @@ pub fn end() {
 }
 
 /// A running watch; ends when dropped.
-pub struct Watching {
-    pub views: watch::Receiver<Arc<View>>,
-    pub config: KubernetesConfig,
+pub(crate) struct Watching {
+    pub(crate) views: watch::Receiver<Arc<View>>,
+    pub(crate) config: KubernetesConfig,
     cancel: CancellationToken,
 }
 
 impl Watching {
-    pub fn start(kubeconfig: PathBuf) -> Result<Self> {
+    pub(crate) fn start(kubeconfig: PathBuf) -> Result<Self> {
         Self::with(KubernetesConfig {
             kubeconfig: Some(kubeconfig),
             ..KubernetesConfig::default()
         })
     }
 
-    pub fn with(config: KubernetesConfig) -> Result<Self> {
+    pub(crate) fn with(config: KubernetesConfig) -> Result<Self> {
         let config = KubernetesConfig {
             heartbeat: Duration::from_secs(1),
             max_backoff: Duration::from_secs(2),
@@ -109,11 +109,15 @@ impl Watching {
         })
     }
 
-    pub async fn until(&mut self, what: &str, wanted: impl Fn(&View) -> bool) -> Result<Arc<View>> {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&View) -> bool,
+    ) -> Result<Arc<View>> {
         polproof_tests::cluster::wait_for_view(&mut self.views, what, PATIENCE, wanted).await
     }
 
-    pub async fn ready(&mut self) -> Result<Arc<View>> {
+    pub(crate) async fn ready(&mut self) -> Result<Arc<View>> {
         self.until("ready without a problem", |view| {
             view.ready && view.problem.is_none()
         })
@@ -127,15 +131,15 @@ impl Drop for Watching {
     }
 }
 
-pub fn named(namespace: &str, name: &str) -> NamespacedName {
+pub(crate) fn named(namespace: &str, name: &str) -> NamespacedName {
     NamespacedName::new(namespace, name)
 }
 
-pub fn has_pod(view: &View, namespace: &str, name: &str) -> bool {
+pub(crate) fn has_pod(view: &View, namespace: &str, name: &str) -> bool {
     view.snapshot.pod_named(&named(namespace, name)).is_some()
 }
 
-pub async fn namespace(client: &Client, name: &str) -> Result<()> {
+pub(crate) async fn namespace(client: &Client, name: &str) -> Result<()> {
     let object: Namespace = serde_json::from_value(
         json!({ "metadata": { "name": name, "labels": { "team": name } } }),
     )?;
@@ -145,7 +149,7 @@ pub async fn namespace(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn pod_json(name: &str) -> Value {
+pub(crate) fn pod_json(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "labels": { "app": name } },
@@ -156,7 +160,12 @@ pub fn pod_json(name: &str) -> Value {
 }
 
 /// Makes a pod; with an address if one is given. Returns its UID.
-pub async fn pod(client: &Client, namespace: &str, name: &str, ip: Option<&str>) -> Result<String> {
+pub(crate) async fn pod(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    ip: Option<&str>,
+) -> Result<String> {
     let api = Api::<Pod>::namespaced(client.clone(), namespace);
     let made = api
         .create(
@@ -173,7 +182,7 @@ pub async fn pod(client: &Client, namespace: &str, name: &str, ip: Option<&str>)
     made.metadata.uid.context("a UID")
 }
 
-pub async fn delete_pod(client: &Client, namespace: &str, name: &str) -> Result<()> {
+pub(crate) async fn delete_pod(client: &Client, namespace: &str, name: &str) -> Result<()> {
     let now = DeleteParams::default().grace_period(0);
     Api::<Pod>::namespaced(client.clone(), namespace)
         .delete(name, &now)
@@ -181,7 +190,7 @@ pub async fn delete_pod(client: &Client, namespace: &str, name: &str) -> Result<
     Ok(())
 }
 
-pub async fn policy(client: &Client, namespace: &str, name: &str) -> Result<()> {
+pub(crate) async fn policy(client: &Client, namespace: &str, name: &str) -> Result<()> {
     let object: NetworkPolicy = serde_json::from_value(
         json!({ "metadata": { "name": name }, "spec": { "podSelector": {} } }),
     )?;
@@ -192,7 +201,11 @@ pub async fn policy(client: &Client, namespace: &str, name: &str) -> Result<()> 
 }
 
 /// Makes a service account and returns its UID.
-pub async fn service_account(client: &Client, namespace: &str, name: &str) -> Result<String> {
+pub(crate) async fn service_account(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<String> {
     let object: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
     let made = Api::<ServiceAccount>::namespaced(client.clone(), namespace)
         .create(&PostParams::default(), &object)
@@ -201,7 +214,7 @@ pub async fn service_account(client: &Client, namespace: &str, name: &str) -> Re
 }
 
 /// Whether the user of a client may do something everywhere.
-pub async fn may(client: &Client, verb: &str, group: &str, resource: &str) -> Result<bool> {
+pub(crate) async fn may(client: &Client, verb: &str, group: &str, resource: &str) -> Result<bool> {
     let review: SelfSubjectAccessReview = serde_json::from_value(json!({
         "metadata": {},
         "spec": { "resourceAttributes": { "verb": verb, "group": group, "resource": resource } },

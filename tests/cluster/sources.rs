@@ -93,7 +93,7 @@ endpoints:
   - { addresses: [10.9.0.2], conditions: { ready: false, terminating: true } }
 "#;
 
-pub async fn equal_views(plane: &ControlPlane) -> Result<()> {
+pub(crate) async fn equal_views(plane: &ControlPlane) -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("all.yaml"), MANIFESTS)?;
     let from_files = manifests::load(folder.path())?;
@@ -174,7 +174,7 @@ fn plain(mut object: Object) -> Object {
 }
 
 /// Creates an object and, where the API keeps it apart, its status.
-pub async fn create(client: &Client, value: &Value) -> Result<()> {
+pub(crate) async fn create(client: &Client, value: &Value) -> Result<()> {
     let api = api_of(client, value)?;
     let object: DynamicObject = serde_json::from_value(value.clone())?;
     let name = object.metadata.name.clone().unwrap_or_default();
@@ -188,7 +188,7 @@ pub async fn create(client: &Client, value: &Value) -> Result<()> {
 }
 
 /// The API of any object that is written in full.
-pub fn api_of(client: &Client, value: &Value) -> Result<Api<DynamicObject>> {
+pub(crate) fn api_of(client: &Client, value: &Value) -> Result<Api<DynamicObject>> {
     let text = |pointer: &str| {
         value
             .pointer(pointer)

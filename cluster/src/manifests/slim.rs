@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 /// Leaves of `object` what the engine reads.
 pub(super) fn slim(kind: &str, object: &mut Value) {
+    absent(object);
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
         meta.remove("annotations");
@@ -30,6 +31,42 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
             keep(object.get_mut("status"), &["addresses"]);
         }
         _ => {}
+    }
+}
+
+/// Writes what the API server makes of a `null` where the generated types take none: an entry of a
+/// list becomes the empty object, a label's value the empty string. Elsewhere `null` is absence.
+fn absent(value: &mut Value) {
+    match value {
+        Value::Array(entries) => {
+            for entry in entries {
+                if entry.is_null() {
+                    *entry = Value::Object(Map::new());
+                } else {
+                    absent(entry);
+                }
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::Object(labels) if name == "labels" || name == "matchLabels" => {
+                        for label in labels.values_mut().filter(|label| label.is_null()) {
+                            *label = Value::String(String::new());
+                        }
+                    }
+                    Value::Array(texts)
+                        if name == "values" || name == "except" || name == "policyTypes" =>
+                    {
+                        for text in texts.iter_mut().filter(|text| text.is_null()) {
+                            *text = Value::String(String::new());
+                        }
+                    }
+                    other => absent(other),
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
