@@ -12,8 +12,9 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
     }
     match kind {
         "Pod" => {
-            keep(
-                object.get_mut("spec"),
+            keep_in(
+                object,
+                "spec",
                 &["nodeName", "hostNetwork", "containers", "initContainers"],
             );
             for list in ["containers", "initContainers"] {
@@ -21,14 +22,14 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
                     .pointer_mut(&format!("/spec/{list}"))
                     .and_then(Value::as_array_mut);
                 for container in containers.into_iter().flatten() {
-                    keep(Some(container), &["name", "ports", "restartPolicy"]);
+                    keep(container, &["name", "ports", "restartPolicy"]);
                 }
             }
-            keep(object.get_mut("status"), &["phase", "podIP", "podIPs"]);
+            keep_in(object, "status", &["phase", "podIP", "podIPs"]);
         }
         "Node" => {
-            keep(object.get_mut("spec"), &["podCIDR", "podCIDRs"]);
-            keep(object.get_mut("status"), &["addresses"]);
+            keep_in(object, "spec", &["podCIDR", "podCIDRs"]);
+            keep_in(object, "status", &["addresses"]);
         }
         _ => {}
     }
@@ -70,8 +71,14 @@ fn absent(value: &mut Value) {
     }
 }
 
-fn keep(value: Option<&mut Value>, fields: &[&str]) {
-    if let Some(Value::Object(map)) = value {
+fn keep_in(object: &mut Value, part: &str, fields: &[&str]) {
+    if let Some(part) = object.get_mut(part) {
+        keep(part, fields);
+    }
+}
+
+fn keep(value: &mut Value, fields: &[&str]) {
+    if let Value::Object(map) = value {
         let kept: Map<String, Value> = std::mem::take(map)
             .into_iter()
             .filter(|(field, _)| fields.contains(&field.as_str()))
