@@ -81,11 +81,13 @@ impl Owner {
             .find(|held| held.kind == key.kind && held.id == key.id);
         let changed = held.is_some_and(|held| self.state.delete(&held) == Change::Changed);
         let Key { kind, id, uid } = key;
-        let before = self
-            .refused
-            .insert((kind, id), (uid, refused.clone()))
-            .map(|(_, refused)| refused);
-        changed || before.as_ref() != Some(&refused)
+        let now = (uid, refused);
+        let name = (kind, id);
+        if self.refused.get(&name) == Some(&now) {
+            return changed;
+        }
+        self.refused.insert(name, now);
+        true
     }
 
     fn delete(&mut self, key: &Key) -> bool {
@@ -169,4 +171,201 @@ pub(crate) async fn run(
         }
     }
     cancel.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use polproof_policy::Object;
+    use polproof_policy::model::Pod;
+
+    use super::*;
+
+    fn pod(name: &str, uid: &str) -> Object {
+        Object::Pod(Arc::new(Pod {
+            id: NamespacedName::new("ns", name),
+            uid: Uid(Arc::from(uid)),
+            labels: Default::default(),
+            ips: Vec::new(),
+            node: None,
+            host_network: false,
+            finished: false,
+            ports: Vec::new(),
+            owner: None,
+        }))
+    }
+
+    fn sound(name: &str, uid: &str) -> Compiled {
+        Compiled::Sound(pod(name, uid))
+    }
+
+    fn refused(name: &str, uid: &str) -> Compiled {
+        Compiled::Refused(
+            pod(name, uid).key(),
+            Refused {
+                object: name.to_owned(),
+                reason: "bad".to_owned(),
+            },
+        )
+    }
+
+    fn uids(owner: &Owner) -> Vec<String> {
+        let mut uids: Vec<String> = owner
+            .view()
+            .snapshot
+            .pods()
+            .map(|pod| pod.uid.0.to_string())
+            .collect();
+        uids.sort();
+        uids
+    }
+
+    #[test]
+    fn ready_only_when_every_kind_was_listed_and_then_for_ever() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        for kind in Kind::ALL {
+            assert!(!owner.view().ready);
+            assert!(
+                owner.take(Update::Reset(kind, Vec::new())),
+                "the first list is news, even if empty"
+            );
+        }
+        assert!(owner.view().ready);
+        assert!(owner.take(Update::Problem("pods", Some("away".to_owned()))));
+        assert!(owner.view().ready);
+        assert!(!owner.take(Update::Reset(Kind::Pod, Vec::new())));
+    }
+
+    #[test]
+    fn a_late_delete_of_an_earlier_pod_does_not_remove_its_successor() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        owner.take(Update::Apply(sound("a", "1")));
+        owner.take(Update::Apply(sound("a", "2")));
+        assert!(!owner.take(Update::Delete(pod("a", "1").key())));
+        assert_eq!(uids(&owner), ["2"]);
+        assert!(owner.take(Update::Delete(pod("a", "2").key())));
+        assert!(uids(&owner).is_empty());
+    }
+
+    #[test]
+    fn a_list_replaces_what_is_not_in_it() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        owner.take(Update::Reset(
+            Kind::Pod,
+            vec![sound("a", "1"), sound("b", "2"), refused("c", "3")],
+        ));
+        assert_eq!(owner.view().refused.len(), 1);
+        assert!(owner.take(Update::Reset(
+            Kind::Pod,
+            vec![sound("b", "2"), sound("a", "4")]
+        )));
+        assert_eq!(uids(&owner), ["2", "4"]);
+        assert!(owner.view().refused.is_empty());
+        assert!(
+            !owner.take(Update::Reset(
+                Kind::Pod,
+                vec![sound("a", "4"), sound("b", "2")]
+            )),
+            "the same again is no change"
+        );
+    }
+
+    #[test]
+    fn an_object_that_becomes_bad_leaves_and_comes_back_when_it_is_good() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        owner.take(Update::Apply(sound("a", "1")));
+        assert!(owner.take(Update::Apply(refused("a", "1"))));
+        assert!(uids(&owner).is_empty() && owner.view().refused.len() == 1);
+        assert!(!owner.take(Update::Apply(refused("a", "1"))));
+        assert!(owner.take(Update::Apply(sound("a", "1"))));
+        assert!(owner.view().refused.is_empty());
+        owner.take(Update::Apply(refused("b", "2")));
+        assert!(!owner.take(Update::Delete(pod("b", "9").key())));
+        assert!(owner.take(Update::Delete(pod("b", "2").key())));
+        assert!(owner.view().refused.is_empty());
+    }
+
+    #[test]
+    fn one_text_for_one_cause() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        for part in ["pods", "nodes"] {
+            owner.take(Update::Problem(part, Some("away".to_owned())));
+        }
+        assert_eq!(owner.view().problem.as_deref(), Some("away"));
+        owner.take(Update::Problem("nodes", Some("forbidden".to_owned())));
+        assert_eq!(owner.view().problem.as_deref(), Some("away\nforbidden"));
+        owner.take(Update::Problem("pods", None));
+        owner.take(Update::Problem("nodes", None));
+        assert_eq!(owner.view().problem, None);
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_one_view_and_a_trickle_is_not_starved() {
+        let (updates, queue) = mpsc::channel(QUEUE);
+        let (views, mut reader) = watch::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
+        let cancel = CancellationToken::new();
+        let owner = tokio::spawn(run(
+            Owner::new(SourceKind::Kubernetes),
+            queue,
+            views,
+            cancel.clone(),
+        ));
+        for index in 0..500 {
+            updates
+                .send(Update::Apply(sound(
+                    &format!("p{index}"),
+                    &index.to_string(),
+                )))
+                .await
+                .unwrap();
+        }
+        let mut seen = 0;
+        while reader.borrow_and_update().snapshot.count(Kind::Pod) < 500 {
+            reader.changed().await.unwrap();
+            seen += 1;
+        }
+        assert!(seen <= 20, "{seen} views of one burst");
+        // Changes that never pause are shown while they go on.
+        let trickle = tokio::spawn(async move {
+            let mut index = 1000;
+            while updates
+                .send(Update::Apply(sound(
+                    &format!("p{index}"),
+                    &index.to_string(),
+                )))
+                .await
+                .is_ok()
+            {
+                index += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(30), reader.changed())
+            .await
+            .unwrap()
+            .unwrap();
+        cancel.cancel();
+        owner.await.unwrap();
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_nobody_looks() {
+        let (_updates, queue) = mpsc::channel(QUEUE);
+        let (views, reader) = watch::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
+        let cancel = CancellationToken::new();
+        let owner = tokio::spawn(run(
+            Owner::new(SourceKind::Kubernetes),
+            queue,
+            views,
+            cancel.clone(),
+        ));
+        drop(reader);
+        tokio::time::timeout(Duration::from_secs(30), owner)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(cancel.is_cancelled(), "the watches must end, too");
+    }
 }

@@ -1,1 +1,113 @@
-fn main() {}
+//! The cluster sources against a real API server and etcd.
+//!
+//! `cargo xtask setup` builds the two programs (needs Go). Without them every test here is listed
+//! as ignored, and the reason is printed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+mod deploy;
+mod failures;
+mod large;
+mod lists;
+mod rights;
+mod shared;
+mod sources;
+mod validation;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use polproof_tests::cluster::Binaries;
+use shared::Test;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let binaries = Binaries::find();
+    if let Err(reason) = &binaries {
+        eprintln!("the tests against an API server are ignored: {reason}");
+    }
+    let trials = TESTS
+        .iter()
+        .map(|(name, test)| {
+            let found = binaries.clone();
+            let missing = found.is_err();
+            Trial::test(*name, move || match found {
+                Ok(binaries) => test.run(&binaries),
+                Err(reason) => Err(Failed::from(reason)),
+            })
+            .with_ignored_flag(missing)
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    shared::end();
+    conclusion.exit_code()
+}
+
+const TESTS: &[(&str, Test)] = &[
+    (
+        "every_kind_is_listed_and_watched",
+        Test::Shared(|c| Box::pin(lists::every_kind(c))),
+    ),
+    (
+        "a_burst_is_few_views",
+        Test::Shared(|c| Box::pin(lists::a_burst_is_few_views(c))),
+    ),
+    (
+        "a_pod_recreated_while_the_watch_is_down",
+        Test::Shared(|c| Box::pin(lists::recreated_while_down(c))),
+    ),
+    (
+        "rights_are_missing_then_granted",
+        Test::Shared(|c| Box::pin(rights::missing_then_granted(c))),
+    ),
+    (
+        "a_token_expires_and_is_renewed",
+        Test::Shared(|c| Box::pin(rights::token_expires(c))),
+    ),
+    (
+        "a_kubeconfig_that_cannot_work_says_so",
+        Test::Shared(|c| Box::pin(rights::bad_kubeconfig(c))),
+    ),
+    (
+        "policies_are_refused_as_the_api_server_refuses_them",
+        Test::Shared(|c| Box::pin(validation::same_verdicts(c))),
+    ),
+    (
+        "manifests_and_api_give_equal_views",
+        Test::Shared(|c| Box::pin(sources::equal_views(c))),
+    ),
+    (
+        "the_api_server_accepts_deploy",
+        Test::Shared(|c| Box::pin(deploy::accepted(c))),
+    ),
+    (
+        "the_watches_run_with_the_rights_of_deploy",
+        Test::Shared(|c| Box::pin(deploy::rights_suffice(c))),
+    ),
+    (
+        "relist_after_410_gone",
+        Test::Own(|b| Box::pin(failures::gone(b))),
+    ),
+    (
+        "the_api_server_restarts",
+        Test::Own(|b| Box::pin(failures::api_restarts(b))),
+    ),
+    (
+        "etcd_restarts",
+        Test::Own(|b| Box::pin(failures::etcd_restarts(b))),
+    ),
+    (
+        "paged_lists_where_streaming_is_off",
+        Test::Own(|b| Box::pin(lists::paged(b))),
+    ),
+    (
+        "five_thousand_pods_in_one_list",
+        Test::Own(|b| Box::pin(large::five_thousand(b))),
+    ),
+];

@@ -177,6 +177,9 @@ impl Observer {
     pub fn attach(&mut self, netns: &Path) -> Result<Attached, ObserveError> {
         visit(netns, || {
             let cookie = cookie()?;
+            if cookie == self.own_namespace {
+                return Err(ObserveError::OwnNamespace);
+            }
             let interface = required_interface(netns)?;
             let mut since = Instant(0);
             for row in &HOOKS {

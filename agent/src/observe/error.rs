@@ -77,6 +77,9 @@ pub enum ObserveError {
         /// Which interface.
         interface: String,
     },
+    /// The file is bound to the agent's own namespace.
+    #[error("it is the agent's own network namespace, not a pod's")]
+    OwnNamespace,
     /// A system call inside the namespace.
     #[error("cannot {what} in a network namespace: {source}")]
     Inside {

@@ -19,6 +19,7 @@ use super::btf::Offsets;
 use super::bytecode::bpf_object;
 use super::error::ObserveError;
 use super::exclusive::Ours;
+use super::netns::cookie;
 use super::ring::RingReader;
 
 /// Settings of the observation.
@@ -60,6 +61,8 @@ pub struct Observer {
     pub(super) ebpf: Ebpf,
     pub(super) pins: Pins,
     pub(super) ours: Ours,
+    /// Where the agent itself lives: never a pod's.
+    pub(super) own_namespace: NetnsCookie,
     counters: PerCpuArray<MapData, u64>,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -146,6 +149,7 @@ impl Observer {
             ebpf,
             pins: Pins::new(links),
             ours,
+            own_namespace: cookie()?,
             counters: PerCpuArray::try_from(counters)?,
             ring: Some(RingReader::new(records)?),
             log,

@@ -11,7 +11,9 @@
 //!
 //! It refuses to judge, and to merge or reorder what was judged.
 
+mod connect;
 pub mod convert;
+mod diagnose;
 pub mod problem;
 pub mod spool;
 pub mod stream;

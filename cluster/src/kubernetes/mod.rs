@@ -71,6 +71,10 @@ impl Default for KubernetesConfig {
 ///
 /// # Errors
 /// [`ClusterError::Kubeconfig`], [`ClusterError::NotInCluster`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a token is handed on like a channel; the other source consumes it"
+)]
 pub fn watch(
     config: KubernetesConfig,
     cancel: CancellationToken,

@@ -103,6 +103,8 @@ fn yaml<'a, T: serde::Deserialize<'a>>(place: Place<'a>) -> Result<T, ClusterErr
     };
     let options = serde_saphyr::options! {
         budget: budget,
+        // kubectl's reader takes 0644 as octal, too.
+        legacy_octal_numbers: true,
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(place.text, options).map_err(|error| {

@@ -27,12 +27,12 @@ const AGAIN: Duration = Duration::from_secs(5);
 const PART: &str = "manifests";
 
 pub(super) fn start(
-    path: PathBuf,
+    path: &Path,
     cancel: CancellationToken,
 ) -> Result<watch::Receiver<Arc<View>>, ClusterError> {
     // Absolute, so that a later change of the working directory is no change of the source.
-    let path = std::path::absolute(&path).map_err(|error| ClusterError::Unreadable {
-        path: path.clone(),
+    let path = std::path::absolute(path).map_err(|error| ClusterError::Unreadable {
+        path: path.to_owned(),
         problem: error.to_string(),
     })?;
     let (changed, changes) = mpsc::channel(1);

@@ -58,11 +58,15 @@ pub fn load_counted(path: impl AsRef<Path>) -> Result<(View, Ignored), ClusterEr
 ///
 /// # Errors
 /// A path that is not there, or whose changes cannot be followed.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature of both sources: configuration and token are handed over"
+)]
 pub fn watch(
     path: PathBuf,
     cancel: CancellationToken,
 ) -> Result<channel::Receiver<Arc<View>>, ClusterError> {
-    follow::start(path, cancel)
+    follow::start(&path, cancel)
 }
 
 /// The objects of a file or folder.

@@ -245,9 +245,9 @@ impl ControlPlane {
         });
         let file = self.folder.path().join(format!("{name}.kubeconfig"));
         // Replaced at once: a reader sees the old one or the new one.
-        let new = file.with_extension("new");
-        std::fs::write(&new, config.to_string())?;
-        std::fs::rename(&new, &file)?;
+        let mut new = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        new.write_all(config.to_string().as_bytes())?;
+        new.persist(&file)?;
         Ok(file)
     }
 

@@ -167,20 +167,32 @@ impl SpoolReader {
 
     /// Syncs what was appended. Returns the number below which everything is durable.
     fn sync(&self) -> Result<u64, SpoolError> {
-        let (dirty, next) = {
+        let (dirty, new_names, next) = {
             let mut state = self.shared.lock();
             if self.next < state.durable {
                 // There is still enough to read without a wait for the disk.
                 return Ok(state.durable);
             }
-            (std::mem::take(&mut state.dirty), state.next_sequence)
+            (
+                std::mem::take(&mut state.dirty),
+                std::mem::take(&mut state.dirty_dir),
+                state.next_sequence,
+            )
         };
-        for (index, file) in dirty.iter().enumerate() {
-            if let Err(error) = file.sync_data() {
-                let rest = dirty.get(index..).unwrap_or_default();
-                self.shared.lock().dirty.extend(rest.iter().cloned());
-                return Err(SpoolError::io("sync", &self.shared.dir)(error));
-            }
+        let dir = &self.shared.dir;
+        let segments = dirty.iter().map(|id| segment::path(dir, *id));
+        let synced = segments
+            .chain(new_names.then(|| dir.clone()))
+            .try_for_each(|path| match File::open(&path).and_then(|f| f.sync_data()) {
+                // Dropped in the meantime.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                result => result.map_err(SpoolError::io("sync", &path)),
+            });
+        if let Err(error) = synced {
+            let mut state = self.shared.lock();
+            state.dirty.extend(dirty);
+            state.dirty_dir |= new_names;
+            return Err(error);
         }
         let mut state = self.shared.lock();
         state.durable = next;

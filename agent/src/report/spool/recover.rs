@@ -1,6 +1,6 @@
 //! Opening a spool: what a crash left is cut off, what is damaged is stepped over, and what must go on is found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -48,7 +48,8 @@ pub(super) fn open(
             acknowledged: 0,
             recovered: 0,
             durable: 0,
-            dirty: Vec::new(),
+            dirty: BTreeSet::new(),
+            dirty_dir: true,
             settled_until: Instant(0),
             boot_id: String::new(),
         },
@@ -78,9 +79,6 @@ pub(super) fn open(
             // What lies behind the last whole frame goes; only then may more be appended.
             file.set_len(last.bytes)
                 .map_err(SpoolError::io("shorten", &last.path))?;
-            let file = Arc::new(file);
-            // An earlier process may have died before it was synced.
-            state.dirty.push(Arc::clone(&file));
             Some(Active {
                 id: last.id,
                 path: last.path.clone(),
@@ -90,14 +88,8 @@ pub(super) fn open(
         }
         None => None,
     };
-    for segment in &state.segments {
-        if let Ok(file) = File::open(&segment.path) {
-            state.dirty.push(Arc::new(file));
-        }
-    }
-    if let Ok(folder) = File::open(dir) {
-        state.dirty.push(Arc::new(folder));
-    }
+    // An earlier process may have died before they were synced.
+    state.dirty = state.segments.iter().map(|s| s.id).collect();
 
     let stats = Arc::new(SpoolStats::default());
     stats.corrupt.store(recovered.corrupt, Ordering::Relaxed);

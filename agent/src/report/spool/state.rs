@@ -1,6 +1,6 @@
 //! What the writer and the reader of one spool share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,8 +57,10 @@ pub(super) struct State {
     pub(super) recovered: u64,
     /// Numbers below this one are synced.
     pub(super) durable: u64,
-    /// Files with bytes that are not.
-    pub(super) dirty: Vec<Arc<File>>,
+    /// Segments with bytes that are not. Numbers, not files: an open file would keep the space of a dropped one.
+    pub(super) dirty: BTreeSet<u64>,
+    /// Whether there is a segment whose name is not.
+    pub(super) dirty_dir: bool,
     pub(super) settled_until: Instant,
     pub(super) boot_id: String,
 }
@@ -118,6 +120,7 @@ impl Shared {
         let Some(segment) = state.segments.pop_front() else {
             return;
         };
+        state.dirty.remove(&segment.id);
         let from = segment
             .first_sequence
             .max(state.acknowledged.saturating_add(1));

@@ -29,7 +29,7 @@ pub struct SpoolWriter {
 pub(super) struct Active {
     pub(super) id: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: File,
     /// Committed bytes.
     pub(super) bytes: u64,
 }
@@ -134,7 +134,7 @@ impl SpoolWriter {
                 self.active = Some(Active {
                     id,
                     path,
-                    file: Arc::new(file),
+                    file,
                     bytes: HEADER_BYTES,
                 });
                 Ok(())
@@ -172,13 +172,9 @@ impl SpoolWriter {
                 observed_until,
             });
             // The name of a new file is only durable with its folder.
-            if let Ok(dir) = File::open(&shared.dir) {
-                state.dirty.push(Arc::new(dir));
-            }
+            state.dirty_dir = true;
         }
-        if !state.dirty.iter().any(|f| Arc::ptr_eq(f, &active.file)) {
-            state.dirty.push(Arc::clone(&active.file));
-        }
+        state.dirty.insert(active.id);
         state.next_sequence = next_sequence;
         shared.trim(&mut state);
         shared.publish(&state);
