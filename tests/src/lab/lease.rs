@@ -4,6 +4,10 @@
 //! process listed in a file there. So one function takes a lab down from its id alone: the owner calls it when
 //! it ends, the signal thread when it is interrupted, and the sweep of a later run for labs
 //! whose owner is dead.
+#![allow(
+    clippy::print_stderr,
+    reason = "what is deleted on a machine is said to the person at it"
+)]
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};

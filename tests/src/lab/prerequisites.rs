@@ -26,6 +26,11 @@ pub fn missing_for_network() -> Vec<String> {
 /// Why the programs cannot be run in a lab here; empty if they can.
 pub fn missing_for_agents() -> Vec<String> {
     let mut missing = missing_for_network();
+    if polproof_agent::observe::bpf_object().is_empty() {
+        missing.push(
+            "the BPF object was not built into polproof-agent: `cargo xtask build`".to_owned(),
+        );
+    }
     for name in ["polproof-agent", "polproof-collector", "polproof"] {
         if let Err(error) = process::binary(name) {
             missing.push(error.to_string());
