@@ -205,7 +205,11 @@ fn shop(lab: &mut Lab) -> Result<()> {
     let took = began.elapsed();
     ensure!(took < PATIENCE, "the rules took {took:?}");
     eprintln!("rules in {took:?}");
-    let (web, api, db) = (lab.pod("shop/web")?, lab.pod("shop/api")?, lab.pod("shop/db")?);
+    let (web, api, db) = (
+        lab.pod("shop/web")?,
+        lab.pod("shop/api")?,
+        lab.pod("shop/db")?,
+    );
     let dns = lab.pod("kube-system/coredns")?;
     let prometheus = lab.pod("monitoring/prometheus")?;
     for (from, to) in [

@@ -223,6 +223,16 @@ impl PodSpec {
         if let Some(labels) = manifest.pointer("/metadata/labels") {
             spec.labels = labels.clone();
         }
+        let ips = manifest.pointer("/status/podIPs").and_then(Value::as_array);
+        if let Some(ip) = ips.and_then(|ips| ips.first()?.get("ip")?.as_str()) {
+            let host = ip.rsplit('.').next().and_then(|last| last.parse().ok());
+            let host = host.with_context(|| format!("{ip}: the first of podIPs must be IPv4"))?;
+            let [v4, _] = wiring::pod_addresses(u8::try_from(index)?, host);
+            if v4.to_string() != ip {
+                bail!("{ip} is not in the pod CIDR of {node}");
+            }
+            spec.host = Some(host);
+        }
         let containers = manifest
             .pointer("/spec/containers")
             .and_then(Value::as_array);
@@ -293,7 +303,10 @@ impl Pod {
             bail!("the lab has no node {}", spec.node);
         };
         let host = match spec.host {
-            Some(host) => host,
+            Some(host) => {
+                node.next_host = node.next_host.max(host.saturating_add(1));
+                host
+            }
             None => node.new_host()?,
         };
         let file = format!("cni-{}-{}-{host}", spec.namespace, spec.name);
