@@ -8,7 +8,10 @@
     clippy::print_stderr
 )]
 
+mod foreign;
+mod hooks;
 mod records;
+mod restart;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -32,6 +35,8 @@ fn main() {
     let missing = missing();
     let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
     tests.extend(records::TESTS);
+    tests.extend(hooks::TESTS);
+    tests.extend(restart::TESTS);
     if let Some(why) = &missing {
         for (name, _) in &tests {
             eprintln!("ignored: {name}: {why}");

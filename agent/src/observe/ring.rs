@@ -72,6 +72,8 @@ struct Mapping {
 
 // SAFETY: the mapping is memory shared with the kernel, not bound to a thread; all access goes through `RingReader`.
 unsafe impl Send for Mapping {}
+// SAFETY: through a shared reference only atomic loads are made; what writes takes `&mut`.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use polproof_policy::{Pod, Uid};
+use polproof_policy::Uid;
+use polproof_policy::model::Pod;
 
 /// What the witnesses say together.
 #[derive(Clone, Debug, PartialEq, Eq)]
