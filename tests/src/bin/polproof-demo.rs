@@ -302,6 +302,7 @@ impl Story {
         println!();
         let denied = u64::try_from(TRAFFIC.iter().filter(|row| !row.allowed).count())?;
         let allowed = u64::try_from(TRAFFIC.len())? - denied;
+        let mut last = judged;
         let now = wait_for(
             Duration::from_secs(30),
             "every attempt of act 2 is judged",
@@ -309,9 +310,11 @@ impl Story {
                 let now = self.judged()?;
                 let delivered = now.allowed_delivered >= judged.allowed_delivered + allowed;
                 let stopped = now.denied_unanswered >= judged.denied_unanswered + denied;
+                last = now;
                 Ok((delivered && stopped).then_some(now))
             },
-        )?;
+        )
+        .with_context(|| format!("before act 2: {judged:?}; last: {last:?}"))?;
         ensure!(
             now.denied_delivered == judged.denied_delivered,
             "{} denied connections were delivered in spite of the enforcer",
