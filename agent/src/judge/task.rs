@@ -212,7 +212,7 @@ async fn work<R: Records>(
         last_view: started.minus(VIEW_PAUSE),
     };
     bench.recover(recovered, kept);
-    view.mark_changed();
+    bench.on_view(&view.borrow_and_update());
     let (mut events_open, mut view_open) = (true, true);
     while !cancel.is_cancelled() {
         while let Ok(event) = events.try_recv() {
@@ -279,6 +279,14 @@ impl<R: Records> Bench<R> {
         let id = ring.id();
         let Some(last) = recovered.last else {
             self.committed = ring.position();
+            self.judge.restore(
+                Restored {
+                    views: kept.views,
+                    bindings: kept.bindings,
+                    ..Restored::default()
+                },
+                now(),
+            );
             return;
         };
         if last.ring.boot_id != id.boot_id {
