@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -30,6 +31,7 @@ pub fn init_log(format: LogFormat, directives: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(directives).context("--log-level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let result = match format {
         LogFormat::Text => log.try_init(),
@@ -87,6 +89,12 @@ impl Metrics {
         self.add(name, help, Kind::Gauge, None, Box::new(read));
     }
 
+    /// Adds a constant 1 that carries a text in a label.
+    pub fn info(&mut self, name: &'static str, help: &'static str, label: (&'static str, &str)) {
+        let label = Some((label.0, label.1.to_owned()));
+        self.add(name, help, Kind::Gauge, label, Box::new(|| 1));
+    }
+
     /// Adds a figure that only grows, one of several told apart by a label.
     pub fn labelled(
         &mut self,
@@ -128,34 +136,27 @@ impl Collector for Metrics {
             };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
             for (label, read) in &metric.samples {
-                let labels: Vec<(&str, &str)> =
-                    label.iter().map(|(n, v)| (*n, v.as_str())).collect();
                 let value = read();
-                let sample = if labels.is_empty() {
-                    None
-                } else {
-                    Some(family.encode_family(&labels)?)
+                let Some((name, text)) = label else {
+                    encode(metric.kind, value, family)?;
+                    // Without a label there is one figure.
+                    break;
                 };
-                match (sample, metric.kind) {
-                    (Some(sample), Kind::Counter) => ConstCounter::new(value).encode(sample)?,
-                    (Some(sample), Kind::Gauge) => gauge(value).encode(sample)?,
-                    (None, Kind::Counter) => {
-                        ConstCounter::new(value).encode(family.encode_family(&NO_LABELS)?)?;
-                    }
-                    (None, Kind::Gauge) => {
-                        gauge(value).encode(family.encode_family(&NO_LABELS)?)?
-                    }
-                }
+                let labels = [(*name, text.as_str())];
+                encode(metric.kind, value, family.encode_family(&labels)?)?;
             }
         }
         Ok(())
     }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
-fn gauge(value: u64) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+fn encode(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    match kind {
+        Kind::Counter => ConstCounter::new(value).encode(encoder),
+        Kind::Gauge => {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
+        }
+    }
 }
 
 /// Reads an atomic of something shared: `atomic(&stats, |s| &s.batches)`.
@@ -225,5 +226,36 @@ async fn ready(readiness: Readiness) -> (StatusCode, String) {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {}\n", missing.join("; ")),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn figures_are_read_at_the_scrape() {
+        let count = Arc::new(AtomicU64::new(1));
+        let mut metrics = Metrics::default();
+        metrics.counter("polproof_a", "A", atomic(&count, |c| c));
+        metrics.gauge("polproof_b", "B", || 7);
+        metrics.labelled("polproof_c", "C", ("reason", "x"), || 2);
+        metrics.labelled("polproof_c", "C", ("reason", "y"), || 3);
+        metrics.info("polproof_d", "D", ("version", "1"));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(metrics));
+        count.store(5, Ordering::Relaxed);
+        let mut body = String::new();
+        text::encode(&mut body, &registry).unwrap();
+        for line in [
+            "polproof_a_total 5",
+            "polproof_b 7",
+            "polproof_c_total{reason=\"x\"} 2",
+            "polproof_c_total{reason=\"y\"} 3",
+            "polproof_d{version=\"1\"} 1",
+        ] {
+            assert!(body.lines().any(|l| l == line), "{line} is not in {body}");
+        }
     }
 }

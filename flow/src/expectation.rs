@@ -22,6 +22,16 @@ pub struct Here {
     pub addresses: Vec<IpAddr>,
 }
 
+impl Here {
+    /// A node by name, with its addresses.
+    pub fn new(node: impl Into<Arc<str>>, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            node: node.into(),
+            addresses,
+        }
+    }
+}
+
 /// A connection without its ephemeral port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tuple {

@@ -12,7 +12,6 @@
 //! is spoiled by a loss.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use polproof_policy::Snapshot;
 
@@ -126,7 +125,7 @@ impl Judge {
             self.history.restore(at, snapshot);
         }
         for binding in restored.bindings {
-            self.namespaces.restore(binding);
+            self.namespaces.restore(binding, now);
         }
         for record in restored.open {
             match read(&record) {
@@ -493,16 +492,6 @@ impl Judge {
             unsettled: self.ledger.unsettled(),
             unreported: self.ledger.keys(),
             ..self.tally
-        }
-    }
-}
-
-impl Here {
-    /// A node by name, with its addresses.
-    pub fn new(node: impl Into<Arc<str>>, addresses: Vec<std::net::IpAddr>) -> Self {
-        Self {
-            node: node.into(),
-            addresses,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Binding {
 
 /// For how long a namespace that is gone may still have attempts to judge.
 const LINGER: u64 = 60 * Instant::SECOND;
+/// How long after a restart a namespace is believed to be there without having been attached to again.
+const UNCONFIRMED: u64 = 600 * Instant::SECOND;
 /// More namespaces than a node can have; further ones stay unidentified.
 const BOUND: usize = 65_536;
 
@@ -93,6 +95,7 @@ impl Namespaces {
                 let other = held.pod.as_ref().is_some_and(|known| known != pod);
                 held.pod = Some(pod.clone());
                 held.contradicted = false;
+                held.gone = None;
                 return other;
             }
             NetnsEvent::Contradicted { .. } => held.contradicted = true,
@@ -107,7 +110,8 @@ impl Namespaces {
         false
     }
 
-    pub(crate) fn restore(&mut self, binding: Binding) {
+    /// A binding of before a restart. If the namespace went away meanwhile, nobody will say so.
+    pub(crate) fn restore(&mut self, binding: Binding, now: Instant) {
         if self.held.len() < BOUND {
             self.held.insert(
                 binding.netns,
@@ -116,6 +120,7 @@ impl Namespaces {
                     addresses: binding.addresses,
                     since: binding.since,
                     hook: Some(binding.hook),
+                    gone: Some(now.plus(UNCONFIRMED)),
                     ..Namespace::default()
                 },
             );

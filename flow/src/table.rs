@@ -4,13 +4,12 @@
 //! bound is hit the attempt that would be looked at first goes, and is counted if it had no verdict yet.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 
 use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, answer_record};
+use crate::early::Early;
 use crate::record::{Instant, Record};
 
-/// How far apart the records of two CPUs can be read in the wrong order: an answer waits so long for its SYN.
-const SKEW: u64 = Instant::SECOND / 10;
 /// No attempt is left unlooked at for longer, so a deadline that moves forward is never late by more.
 const LOOK: u64 = 2 * Instant::SECOND;
 
@@ -139,7 +138,7 @@ impl Attempts {
     }
 
     /// Collects the slots whose verdict is due into `out`, in the order of their first SYN so that the order
-    /// of reading does not matter. No record from before `now` may come any more, but for [`SKEW`].
+    /// of reading does not matter. No record from before `now` may come any more, but for [`SKEW`](crate::early::SKEW).
     pub(crate) fn due(&mut self, now: Instant, out: &mut Vec<u32>) {
         out.clear();
         for slot in self.ended.drain(..) {
@@ -271,65 +270,183 @@ impl Attempts {
     }
 }
 
-/// Answers that were read before their SYN. Most are no such thing but the end of an old connection (a RST
-/// with ACK), so they have a small table of their own and go without being counted.
-#[derive(Debug)]
-struct Early {
-    bound: usize,
-    answers: HashMap<AttemptKey, (Outcome, Instant)>,
-    order: VecDeque<(Instant, AttemptKey)>,
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-impl Early {
-    fn new(bound: usize) -> Self {
-        Self {
-            bound: bound.max(1),
-            answers: HashMap::new(),
-            order: VecDeque::new(),
+    use super::*;
+    use crate::attempt::{Signal, read};
+    use crate::record::NetnsCookie;
+
+    fn at(ms: u64) -> Instant {
+        Instant(Instant::SECOND + ms * 1_000_000)
+    }
+
+    fn key(isn: u32) -> AttemptKey {
+        AttemptKey {
+            netns: NetnsCookie(1),
+            client: "[fd00::1]:40000".parse().unwrap(),
+            server: "[fd00::2]:80".parse().unwrap(),
+            isn,
         }
     }
 
-    fn put(&mut self, key: AttemptKey, outcome: Outcome, at: Instant) {
-        if let Some((held, held_at)) = self.answers.get_mut(&key) {
-            if outcome < *held {
-                *held = outcome;
-                *held_at = at;
+    /// SYNs at these times, then an answer; when and how the attempt ends, looked at every 10 ms.
+    fn end(side: Side, syns: &[u64], answer: Option<(u64, Outcome)>) -> (u64, Outcome) {
+        let mut table = Attempts::new(side, 8, 8);
+        let mut due = Vec::new();
+        let mut ended = None;
+        for now in (0..200_000).step_by(10) {
+            if syns.contains(&now) {
+                table.syn(key(7), at(now));
             }
-            return;
+            if let Some((when, outcome)) = answer
+                && when == now
+            {
+                table.answer(key(7), outcome, at(now));
+            }
+            table.due(at(now), &mut due);
+            for slot in due.clone() {
+                let attempt = table.slot(slot).unwrap();
+                let Phase::Ended(outcome) = attempt.phase else {
+                    panic!("{attempt:?}");
+                };
+                assert!(ended.is_none(), "it ends once");
+                assert_eq!(attempt.first, at(syns[0]));
+                ended = Some((now, outcome));
+                table.close(slot);
+            }
         }
-        while self.order.len() >= self.bound {
-            self.drop_oldest();
-        }
-        self.answers.insert(key, (outcome, at));
-        self.order.push_back((at, key));
+        assert_eq!(table.len(), 0, "it is forgotten in the end");
+        assert!(table.next_look().is_none());
+        ended.unwrap()
     }
 
-    fn take(&mut self, key: &AttemptKey) -> Option<(Outcome, Instant)> {
-        // Its place in `order` stays until it expires.
-        if self.answers.is_empty() {
-            return None;
+    #[test]
+    fn states() {
+        use Outcome::{Accepted, Refused, Silent, Unreachable};
+        use Side::{Destination, Source};
+        for (side, syns, answer, expected) in [
+            (Destination, &[0][..], Some((10, Accepted)), (10, Accepted)),
+            (Destination, &[0], Some((10, Refused)), (10, Refused)),
+            (Destination, &[0], None, (2_000, Silent)),
+            (Destination, &[0, 1_000], None, (3_000, Silent)),
+            (
+                Destination,
+                &[0, 1_000],
+                Some((1_010, Accepted)),
+                (1_010, Accepted),
+            ),
+            // Repetitions after the end are the same attempt.
+            (
+                Destination,
+                &[0, 1_000, 3_000, 7_000, 15_000, 31_000, 63_000],
+                Some((10, Accepted)),
+                (10, Accepted),
+            ),
+            (Source, &[0], Some((500, Accepted)), (500, Accepted)),
+            (Source, &[0], Some((500, Refused)), (500, Refused)),
+            (Source, &[0], Some((500, Unreachable)), (500, Unreachable)),
+            (Source, &[0], None, (8_000, Silent)),
+            (Source, &[0, 1_000], None, (3_000, Silent)),
+            (
+                Source,
+                &[0, 1_000, 2_000, 3_500, 5_400, 7_200],
+                None,
+                (8_000, Silent),
+            ),
+        ] {
+            // A deadline that has moved nearer may be noticed up to two seconds late.
+            let (when, outcome) = end(side, syns, answer);
+            assert_eq!(outcome, expected.1, "{side:?} {syns:?} {answer:?}");
+            assert!(
+                (expected.0..=expected.0 + 2_000).contains(&when),
+                "{side:?} {syns:?} {answer:?} ended at {when}"
+            );
         }
-        self.answers.remove(key)
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
-            self.answers.remove(&key);
-        }
+    #[test]
+    fn an_acceptance_outweighs_a_reset() {
+        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut due = Vec::new();
+        table.syn(key(1), at(0));
+        table.answer(key(1), Outcome::Refused, at(2));
+        table.answer(key(1), Outcome::Accepted, at(1));
+        table.due(at(3), &mut due);
+        assert_eq!(due.len(), 1);
+        assert_eq!(
+            table.slot(due[0]).unwrap().phase,
+            Phase::Ended(Outcome::Accepted)
+        );
     }
 
-    fn expire(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front()
-            && at.plus(SKEW) < now
-        {
-            self.drop_oldest();
-        }
+    #[test]
+    fn an_answer_does_not_wait_long_for_its_syn() {
+        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut due = Vec::new();
+        table.answer(key(1), Outcome::Accepted, at(0));
+        table.due(at(500), &mut due);
+        table.syn(key(1), at(501));
+        table.due(at(502), &mut due);
+        assert!(
+            due.is_empty(),
+            "an answer of half a second before is another's"
+        );
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&AttemptKey, Outcome, Instant)> {
-        self.order.iter().filter_map(|(_, key)| {
-            let (outcome, at) = self.answers.get(key)?;
-            Some((key, *outcome, *at))
-        })
+    #[test]
+    fn what_is_open_can_be_read_again() {
+        for side in [Side::Destination, Side::Source] {
+            let mut table = Attempts::new(side, 16, 8);
+            let mut due = Vec::new();
+            table.syn(key(1), at(0));
+            table.syn(key(1), at(1_000));
+            table.syn(key(2), at(1_400));
+            table.answer(key(2), Outcome::Accepted, at(1_401));
+            table.due(at(1_402), &mut due);
+            table.close(due[0]);
+            table.syn(key(3), at(1_403));
+            table.answer(key(3), Outcome::Refused, at(1_404));
+            table.answer(key(4), Outcome::Accepted, at(1_405));
+
+            let mut records = Vec::new();
+            table.open(at(1_410), 100, &mut records);
+            let mut again = Attempts::new(side, 16, 8);
+            for record in records {
+                match read(&record) {
+                    Some((s, key, Signal::Syn)) if s == side => again.syn(key, record.at),
+                    Some((s, key, Signal::Answer(outcome))) if s == side => {
+                        again.answer(key, outcome, record.at);
+                    }
+                    Some((s, key, Signal::Counted(syns))) if s == side => {
+                        again.counted(key, record.at, syns);
+                    }
+                    other => panic!("{other:?} of {record:?}"),
+                }
+            }
+            again.syn(key(2), at(2_400));
+            again.syn(key(4), at(1_404));
+            again.due(at(1_410), &mut due);
+            let ended: Vec<_> = due
+                .iter()
+                .map(|slot| again.slot(*slot).unwrap())
+                .map(|attempt| (attempt.key.isn, attempt.phase))
+                .collect();
+            assert_eq!(
+                ended,
+                [
+                    (3, Phase::Ended(Outcome::Refused)),
+                    (4, Phase::Ended(Outcome::Accepted))
+                ]
+            );
+            let open = again
+                .slots
+                .iter()
+                .flatten()
+                .find(|a| a.key.isn == 1)
+                .unwrap();
+            assert_eq!((open.first, open.last, open.syns), (at(0), at(1_000), 2));
+        }
     }
 }

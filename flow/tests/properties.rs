@@ -432,3 +432,29 @@ fn a_known_connection_costs_one_look_at_each_new_view() {
     println!("{each:?} for each judged attempt");
     assert!(each < std::time::Duration::from_micros(200));
 }
+
+#[test]
+fn many_attempts_on_few_findings_are_few_deltas() {
+    let mut held = judge(&cluster());
+    let mut urgent = 0;
+    for n in 0..10_000_u32 {
+        let at = seconds(100.0 + f64::from(n) / 10_000.0);
+        let t = attempt(CLIENT, n);
+        held.on_record(t.syn(at));
+        held.on_record(t.syn_ack(at));
+        tick(&mut held, at);
+        if held.urgent() {
+            urgent += 1;
+            assert_eq!(counts(&held.take_report(at)).0, 1);
+        }
+    }
+    assert_eq!(urgent, 1);
+    let report = held.take_report(seconds(101.0));
+    assert_eq!(report.findings.len(), 1);
+    assert_eq!(report.findings[0].observed, 9_999);
+    assert_eq!(report.findings[0].samples.len(), 3);
+    assert_eq!(
+        counts(&feed(&mut held, seconds(111.1), &[])),
+        (0, 10_000, 0)
+    );
+}

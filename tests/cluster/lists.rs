@@ -60,7 +60,7 @@ pub(crate) async fn every_kind(plane: &ControlPlane) -> Result<()> {
         matches!(view.snapshot.owner("10.96.7.7".parse()?), IpOwner::Service(id) if id == named("every", "s"))
     );
     ensure!(
-        matches!(view.snapshot.owner("10.1.0.1".parse()?), IpOwner::Pod(pod) if &*pod.uid.0 == uid)
+        matches!(view.snapshot.owner("10.1.0.1".parse()?), IpOwner::Pod(pod) if *pod.uid.0 == *uid)
     );
     ensure!(
         view.snapshot

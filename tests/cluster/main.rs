@@ -103,6 +103,10 @@ const TESTS: &[(&str, Test)] = &[
         Test::Own(|b| Box::pin(failures::etcd_restarts(b))),
     ),
     (
+        "etcd_is_restored_to_an_earlier_state",
+        Test::Own(|b| Box::pin(failures::etcd_is_restored(b))),
+    ),
+    (
         "paged_lists_where_streaming_is_off",
         Test::Own(|b| Box::pin(lists::paged(b))),
     ),

@@ -155,16 +155,17 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread.
+    /// Starts the thread. It goes on with the views that were loaded: they may matter after the next restart too.
     pub(super) fn start(
         dir: &Path,
         boot_id: String,
         retention: u64,
+        loaded: &[(Instant, Snapshot)],
         stats: Arc<JudgeStats>,
     ) -> anyhow::Result<Self> {
         let (jobs, received) = sync_channel(1);
         let next = Arc::new(RwLock::new(None));
-        let file = File {
+        let mut file = File {
             path: dir.join(FILE),
             boot_id,
             retention,
@@ -173,6 +174,9 @@ impl Keeper {
             base_at: None,
             steps: VecDeque::new(),
         };
+        for (at, snapshot) in loaded {
+            file.step(*at, snapshot);
+        }
         let told = Arc::clone(&next);
         let thread = std::thread::Builder::new()
             .name("judge-keep".into())

@@ -1,7 +1,8 @@
 //! The loop: read, judge, commit, release, wait.
 
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::keep::{self, Keeper};
+use super::keep::{self, Keeper, Kept};
 use super::stats::JudgeStats;
 use crate::observe::{ReadOutcome, RingId, RingReader, now};
 use crate::report::spool::{Entry, Recovered, SpoolError, SpoolWriter};
@@ -179,17 +180,27 @@ async fn work<R: Records>(
         judge,
         stats,
     } = inputs;
-    let ring = AsyncFd::register_with_interest(ring, Interest::READABLE)
+    let wake = ring
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|descriptor| {
+            // SAFETY: an `OwnedFd` is open and the same until it is dropped, and the `AsyncFd` owns it.
+            unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }
+                .map_err(io::Error::from)
+        })
         .context("wait for the record ring (epoll)")?;
+    let kept = keep::load(&state_dir, &ring.id().boot_id);
     let keeper = Keeper::start(
         &state_dir,
-        ring.get_ref().id().boot_id,
+        ring.id().boot_id,
         judge.retention(),
+        &kept.views,
         Arc::clone(&stats),
     )?;
     let started = now();
     let mut bench = Bench {
         ring,
+        wake,
         judge,
         spool,
         keeper,
@@ -200,8 +211,8 @@ async fn work<R: Records>(
         failing: None,
         last_view: started.minus(VIEW_PAUSE),
     };
-    bench.recover(recovered, &state_dir);
-    view.mark_changed();
+    bench.recover(recovered, kept);
+    bench.on_view(&view.borrow_and_update());
     let (mut events_open, mut view_open) = (true, true);
     while !cancel.is_cancelled() {
         while let Ok(event) = events.try_recv() {
@@ -229,7 +240,7 @@ async fn work<R: Records>(
                 Ok(()) => bench.on_view(&view.borrow_and_update()),
                 Err(_) => view_open = false,
             },
-            ready = bench.ring.readable() => match ready {
+            ready = bench.wake.readable() => match ready {
                 // The kernel tells it again for the next record; what is there now is read at once.
                 Ok(mut guard) => guard.clear_ready(),
                 Err(error) => return Err(error).context("wait for the record ring"),
@@ -244,8 +255,10 @@ async fn work<R: Records>(
 }
 
 /// The task's own state.
-struct Bench<R: AsFd> {
-    ring: AsyncFd<R>,
+struct Bench<R> {
+    ring: R,
+    /// The ring's descriptor, to wait for.
+    wake: AsyncFd<OwnedFd>,
     judge: Judge,
     spool: SpoolWriter,
     keeper: Keeper,
@@ -261,11 +274,19 @@ struct Bench<R: AsFd> {
 
 impl<R: Records> Bench<R> {
     /// Goes on where the agent before this one was stopped or killed.
-    fn recover(&mut self, recovered: Recovered, state_dir: &std::path::Path) {
-        let ring = self.ring.get_mut();
+    fn recover(&mut self, recovered: Recovered, kept: Kept) {
+        let ring = &mut self.ring;
         let id = ring.id();
         let Some(last) = recovered.last else {
             self.committed = ring.position();
+            self.judge.restore(
+                Restored {
+                    views: kept.views,
+                    bindings: kept.bindings,
+                    ..Restored::default()
+                },
+                now(),
+            );
             return;
         };
         if last.ring.boot_id != id.boot_id {
@@ -286,7 +307,6 @@ impl<R: Records> Bench<R> {
             self.judge.on_lost(now(), 1);
         }
         self.committed = ring.position();
-        let kept = keep::load(state_dir, &id.boot_id);
         info!(
             position = self.committed,
             open = last.open.len(),
@@ -330,7 +350,7 @@ impl<R: Records> Bench<R> {
     fn judge_batch(&mut self) -> bool {
         let before = now();
         self.batch.clear();
-        let ReadOutcome { lost, undecodable } = self.ring.get_mut().read(&mut self.batch, BATCH);
+        let ReadOutcome { lost, undecodable } = self.ring.read(&mut self.batch, BATCH);
         let drained = self.batch.len() < BATCH;
         self.stats
             .records
@@ -373,12 +393,12 @@ impl<R: Records> Bench<R> {
     fn has_something(&self) -> bool {
         !self.judge.is_quiet()
             || self.judge.tally().unsettled > 0
-            || self.ring.get_ref().position() != self.committed
+            || self.ring.position() != self.committed
     }
 
     /// Commits, then releases.
     fn flush(&mut self, at: Instant) {
-        let position = self.ring.get_ref().position();
+        let position = self.ring.position();
         let report = self.judge.take_report(at);
         self.last_flush = at;
         if report.is_empty() && position == self.committed {
@@ -386,7 +406,7 @@ impl<R: Records> Bench<R> {
         }
         let entry = Entry {
             report,
-            ring: self.ring.get_ref().id(),
+            ring: self.ring.id(),
             position,
             open: self.judge.open_attempts(),
             settled_until: self.judge.settled_until(),
@@ -409,7 +429,7 @@ impl<R: Records> Bench<R> {
             Err(failure) => self.not_committed(at, entry.report, &failure),
         }
         // Also if it failed: packets that are not read now would be lost in the kernel.
-        self.ring.get_mut().release(position);
+        self.ring.release(position);
         self.stats
             .ring_lag_bytes
             .store(position.saturating_sub(self.committed), Relaxed);
@@ -440,7 +460,7 @@ impl<R: Records> Bench<R> {
     fn pause(&self) -> Duration {
         let at = now();
         let mut pause = Duration::from_secs(1);
-        if let Some(poll) = self.ring.get_ref().must_poll() {
+        if let Some(poll) = self.ring.must_poll() {
             pause = pause.min(poll);
         }
         if let Some(deadline) = self.judge.next_deadline() {

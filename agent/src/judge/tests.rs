@@ -9,14 +9,15 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use polproof_cluster::{SourceKind, View};
 use polproof_flow::netns::{Hook, NetnsEvent};
 use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
@@ -46,7 +47,7 @@ struct Kernel {
 
 struct MemoryRing {
     kernel: Arc<Mutex<Kernel>>,
-    wake: Arc<EventFd>,
+    wake: UnixStream,
     position: u64,
 }
 
@@ -144,7 +145,8 @@ fn view() -> Arc<View> {
 struct Bench {
     dir: tempfile::TempDir,
     kernel: Arc<Mutex<Kernel>>,
-    wake: Arc<EventFd>,
+    /// What is written to the first wakes whoever waits for the second.
+    wake: (UnixStream, UnixStream),
     isn: u32,
 }
 
@@ -160,11 +162,13 @@ struct Life {
 
 impl Bench {
     fn new() -> Self {
-        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap();
+        let wake = UnixStream::pair().unwrap();
+        wake.0.set_nonblocking(true).unwrap();
+        wake.1.set_nonblocking(true).unwrap();
         Self {
             dir: tempfile::tempdir().unwrap(),
             kernel: Arc::default(),
-            wake: Arc::new(wake),
+            wake,
             isn: 0,
         }
     }
@@ -192,7 +196,7 @@ impl Bench {
         let cancel = CancellationToken::new();
         let ring = MemoryRing {
             kernel: Arc::clone(&self.kernel),
-            wake: Arc::clone(&self.wake),
+            wake: self.wake.1.try_clone().unwrap(),
             position: self.kernel.lock().unwrap().released,
         };
         let inputs = Inputs {
@@ -239,7 +243,8 @@ impl Bench {
             ..syn
         };
         self.kernel.lock().unwrap().records.extend([syn, answer]);
-        self.wake.write(1).unwrap();
+        // Full means that it was woken often enough.
+        let _ = self.wake.0.write(&[1]);
     }
 
     fn released(&self) -> u64 {
@@ -453,7 +458,7 @@ async fn a_reboot_takes_provisional_findings_back() {
     let cancel = CancellationToken::new();
     let ring = MemoryRing {
         kernel: Arc::default(),
-        wake: Arc::clone(&bench.wake),
+        wake: bench.wake.1.try_clone().unwrap(),
         position: 0,
     };
     let task = tokio::spawn(run_on(

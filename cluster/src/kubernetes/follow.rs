@@ -45,6 +45,14 @@ pub(super) struct Watch {
 /// The owner is gone: nobody wants to know any more.
 struct Unwanted;
 
+/// Whether a watch can go on from where it was.
+#[derive(PartialEq, Eq)]
+enum Resume {
+    Yes,
+    /// The server's history is another one.
+    No,
+}
+
 /// Follows a kind until cancelled.
 pub(super) async fn follow<K: Watched>(watch: Watch) {
     let cancel = watch.cancel.clone();
@@ -60,6 +68,8 @@ struct Follower<K> {
     streaming: bool,
     /// A problem was reported and not yet taken back.
     failing: bool,
+    /// The highest resourceVersion seen in this session.
+    seen: u64,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -69,6 +79,7 @@ impl<K: Watched> Follower<K> {
             backoff: Backoff::new(watch.max_backoff),
             streaming: true,
             failing: false,
+            seen: 0,
             watch,
             kind: std::marker::PhantomData,
         }
@@ -94,6 +105,7 @@ impl<K: Watched> Follower<K> {
     /// One watcher with one client, until one of them must be made anew.
     async fn session(&mut self, client: Client, url: &str) -> Result<(), Unwanted> {
         let api = Api::<K>::all(client);
+        self.seen = 0;
         let mut events = pin!(watcher::watcher(api.clone(), self.config()));
         // What a list has brought so far; `None` outside of a list.
         let mut listed: Option<Vec<Compiled>> = None;
@@ -103,7 +115,11 @@ impl<K: Watched> Follower<K> {
                 biased;
                 event = events.next() => event,
                 () = tokio::time::sleep(QUIET), if self.failing && !listing => {
-                    self.ask(&api, url).await?;
+                    if self.ask(&api, url).await? == Resume::No {
+                        count(&self.stats().gone);
+                        info!(kind = K::PLURAL, "the server's history is behind what it sent before (a restored etcd?): listing again");
+                        return Ok(());
+                    }
                     continue;
                 }
                 () = tokio::time::sleep(STALLED), if listing && self.streaming => {
@@ -119,6 +135,7 @@ impl<K: Watched> Follower<K> {
                     listed = Some(Vec::new());
                 }
                 Some(Ok(Event::InitApply(object))) => {
+                    self.note(&object);
                     listed
                         .get_or_insert_default()
                         .push(compile_object(&object, None));
@@ -131,12 +148,14 @@ impl<K: Watched> Follower<K> {
                     self.recovered().await?;
                 }
                 Some(Ok(Event::Apply(object))) => {
+                    self.note(&object);
                     count(&self.stats().events);
                     self.send(Update::Apply(compile_object(&object, None)))
                         .await?;
                     self.recovered().await?;
                 }
                 Some(Ok(Event::Delete(object))) => {
+                    self.note(&object);
                     count(&self.stats().events);
                     self.send(Update::Delete(key_of(&object))).await?;
                     self.recovered().await?;
@@ -189,20 +208,33 @@ impl<K: Watched> Follower<K> {
         }
     }
 
-    /// Asks for one object: a watch that is quiet after a failure is well if this succeeds.
-    async fn ask(&mut self, api: &Api<K>, url: &str) -> Result<(), Unwanted> {
+    fn note(&mut self, object: &K) {
+        let version = object.meta().resource_version.as_deref();
+        self.seen = self.seen.max(version.and_then(number).unwrap_or(0));
+    }
+
+    /// Asks for one object: a watch that is quiet after a failure is well if this succeeds. It is
+    /// not if the server is now at an earlier version than we have seen, as after etcd was restored
+    /// from a backup: the watch would be silent until the versions pass that mark again.
+    async fn ask(&mut self, api: &Api<K>, url: &str) -> Result<Resume, Unwanted> {
         let one = ListParams::default().limit(1);
         match tokio::time::timeout(PATIENCE, api.list(&one)).await {
-            Ok(Ok(_)) => self.recovered().await,
+            Ok(Ok(list)) => {
+                let now = list.metadata.resource_version.as_deref().and_then(number);
+                if now.is_some_and(|now| now < self.seen) {
+                    return Ok(Resume::No);
+                }
+                self.recovered().await?;
+            }
             Ok(Err(error)) => {
                 let credentials = self.watch.connector.credentials();
                 let text = problem::of_request::<K>(&error, "list", url, &credentials);
                 self.report(text).await?;
                 tokio::time::sleep(self.backoff.next()).await;
-                Ok(())
             }
-            Err(_) => Ok(()),
+            Err(_) => {}
         }
+        Ok(Resume::Yes)
     }
 
     async fn report(&mut self, text: String) -> Result<(), Unwanted> {
@@ -226,4 +258,9 @@ impl<K: Watched> Follower<K> {
     async fn send(&self, update: Update) -> Result<(), Unwanted> {
         self.watch.updates.send(update).await.map_err(|_| Unwanted)
     }
+}
+
+/// A resourceVersion as number, which it is of every API server that is backed by etcd.
+fn number(version: &str) -> Option<u64> {
+    version.parse().ok()
 }

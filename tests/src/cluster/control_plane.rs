@@ -21,6 +21,9 @@ use super::{Binaries, Pki};
 /// How long a server may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The folder's name begins so; the process id follows.
+const FOLDER: &str = "polproof-testbed-";
+
 /// How the API server runs.
 #[derive(Clone, Debug, Default)]
 pub struct ApiServer {
@@ -46,8 +49,17 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts both servers and waits until they are ready.
     pub async fn start(binaries: &Binaries, options: ApiServer) -> Result<Self> {
+        sweep();
+        // A port that was free may be taken by another program before the server has it.
+        if let Ok(started) = Self::try_start(binaries, options.clone()).await {
+            return Ok(started);
+        }
+        Self::try_start(binaries, options).await
+    }
+
+    async fn try_start(binaries: &Binaries, options: ApiServer) -> Result<Self> {
         let folder = tempfile::Builder::new()
-            .prefix("polproof-testbed-")
+            .prefix(&format!("{FOLDER}{}-", std::process::id()))
             .tempdir()?;
         let pki = Pki::create(folder.path())?;
         let [api_port, etcd_port, etcd_peer_port] = free_ports()?;
@@ -101,6 +113,12 @@ impl ControlPlane {
             .args(["--unsafe-no-fsync", "--log-level=warn"]);
         self.etcd = Some(self.spawn(command, "etcd.log")?);
         Ok(())
+    }
+
+    /// Removes etcd's data: a restart begins a history of its own, as a restored backup does.
+    pub fn forget(&mut self) -> Result<()> {
+        ensure!(self.etcd.is_none(), "etcd still runs");
+        Ok(std::fs::remove_dir_all(self.folder.path().join("etcd"))?)
     }
 
     /// Kills etcd.
@@ -281,6 +299,26 @@ impl ControlPlane {
         let (head, body) = answer.split_once("\r\n\r\n").context("no answer of etcd")?;
         ensure!(head.contains(" 200 "), "etcd refused {path}: {answer}");
         Ok(serde_json::from_str(body)?)
+    }
+}
+
+/// Removes the folders of earlier runs that were killed; their servers ended with them.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER))
+            .and_then(|rest| rest.split_once('-'))
+            .and_then(|(pid, _)| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // Another run may sweep at the same time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
