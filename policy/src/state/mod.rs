@@ -13,7 +13,9 @@ mod snapshot;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::evaluate::PodEntry;
+use smallvec::SmallVec;
+
+use crate::evaluate::{PodEntry, SeenAs};
 use crate::model::{
     EndpointSlice, Family, Key, Kind, Namespace, NamespacedName, NetworkPolicy, Node, Object, Pod,
     Selector, Service, Uid,
@@ -235,8 +237,9 @@ impl State {
         if pod.finished {
             let nobody = self.policies.nobody();
             return PodEntry {
+                seen_as: SeenAs::of(&pod),
                 pod,
-                groups: Box::default(),
+                groups: SmallVec::new(),
                 ingress: Arc::clone(&nobody),
                 egress: nobody,
             };
@@ -248,6 +251,7 @@ impl State {
                 .of_pod(namespace, || store.namespace_labels(namespace), &pod.labels);
         let (ingress, egress) = self.policies.isolating(&pod);
         PodEntry {
+            seen_as: SeenAs::of(&pod),
             pod,
             groups,
             ingress,
@@ -287,6 +291,7 @@ impl State {
             // Most updates of a pod touch nothing that selectors see.
             Some(old) if old.pod.labels == pod.labels && old.pod.finished == pod.finished => {
                 PodEntry {
+                    seen_as: SeenAs::of(&pod),
                     pod,
                     groups: old.groups.clone(),
                     ingress: Arc::clone(&old.ingress),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::IpOwner;
 use super::claims::Claims;
-use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, Verdict, evaluate};
+use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate};
 use crate::explain::{Explanation, explain};
 use crate::model::{
     EndpointSlice, Family, Kind, Labels, Namespace, NamespacedName, NetworkPolicy, Node, Object,
@@ -92,9 +92,11 @@ impl Store {
             Endpoint::External => End::External,
             Endpoint::Node(node) => End::Node(node),
             Endpoint::Pod(pod) => match self.pods.get(&pod.uid) {
-                Some(entry) if entry.pod.finished => End::External,
-                Some(entry) if entry.pod.host_network => End::Host(entry),
-                Some(entry) => End::Pod(entry),
+                Some(entry) => match entry.seen_as {
+                    SeenAs::Pod => End::Pod(entry),
+                    SeenAs::Host => End::Host(entry),
+                    SeenAs::Nothing => End::External,
+                },
                 None => End::External,
             },
         }
@@ -241,35 +243,42 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct UidHasher(u64);
 
-impl UidHasher {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "both halves of the product are wanted"
-    )]
-    fn mix(&mut self, word: u64) {
-        // 2^64 / golden ratio; the high half of the product is folded into the low one.
-        let product = u128::from(self.0 ^ word) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
-    }
+/// Digits of pi, odd: any words without a pattern do.
+const PI: [u64; 2] = [0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7345];
+
+/// The product of both, with its high half folded into its low one.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "both halves of the product are wanted"
+)]
+fn fold(left: u64, right: u64) -> u64 {
+    let product = u128::from(left) * u128::from(right);
+    (product as u64) ^ ((product >> 64) as u64)
 }
 
 impl Hasher for UidHasher {
     fn write(&mut self, bytes: &[u8]) {
-        let mut words = bytes.chunks_exact(8);
-        for word in &mut words {
-            let mut buffer = [0; 8];
-            buffer.copy_from_slice(word);
-            self.mix(u64::from_le_bytes(buffer));
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let mut sum = self.0 ^ bytes.len() as u64;
+        // The products do not wait for each other.
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        for (position, pair) in pairs.iter().enumerate() {
+            if let (Some(low), Some(high)) = (pair.first_chunk(), pair.last_chunk()) {
+                let seed = PI[0].wrapping_add(position as u64);
+                sum = sum.rotate_left(23) ^ fold(word(low) ^ seed, word(high) ^ PI[1]);
+            }
         }
-        let mut buffer = [0; 8];
-        for (to, from) in buffer.iter_mut().zip(words.remainder()) {
+        let mut last = [0; 16];
+        for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        self.mix(u64::from_le_bytes(buffer) ^ ((bytes.len() as u64) << 56));
+        if let (Some(low), Some(high)) = (last.first_chunk(), last.last_chunk()) {
+            self.0 = fold(sum ^ word(low) ^ PI[1], word(high) ^ PI[0]);
+        }
     }
 
     fn write_u8(&mut self, byte: u8) {
-        self.mix(u64::from(byte));
+        self.0 ^= u64::from(byte);
     }
 
     fn finish(&self) -> u64 {
