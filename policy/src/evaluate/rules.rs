@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::model::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Protocol};
+use crate::model::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Protocol, Uid};
 
 /// The number of a distinct (namespaces, pods) peer selector. Each pod carries the sorted
 /// numbers of those that select it.
@@ -92,6 +92,7 @@ pub(crate) struct Isolation {
 /// for memory.
 #[derive(Debug)]
 pub(crate) struct PodEntry {
+    pub(crate) uid: Uid,
     pub(crate) seen_as: SeenAs,
     /// Sorted. A hostNetwork pod has those that would select it if it were visible; a
     /// finished one none.

@@ -7,6 +7,7 @@
 mod claims;
 mod groups;
 mod index;
+mod pods;
 mod policies;
 mod snapshot;
 
@@ -144,7 +145,7 @@ impl State {
         for entry in pods {
             let new = self.entry(Arc::clone(&entry.pod));
             if !entry.is_same(&new) {
-                self.store.pods.insert(entry.pod.uid.clone(), Arc::new(new));
+                self.store.pods.insert(Arc::new(new));
             }
         }
         self.policies.prune();
@@ -237,6 +238,7 @@ impl State {
         if pod.finished {
             let nobody = self.policies.nobody();
             return PodEntry {
+                uid: pod.uid.clone(),
                 seen_as: SeenAs::of(&pod),
                 pod,
                 groups: SmallVec::new(),
@@ -251,6 +253,7 @@ impl State {
                 .of_pod(namespace, || store.namespace_labels(namespace), &pod.labels);
         let (ingress, egress) = self.policies.isolating(&pod);
         PodEntry {
+            uid: pod.uid.clone(),
             seen_as: SeenAs::of(&pod),
             pod,
             groups,
@@ -286,11 +289,11 @@ impl State {
                 self.store.pod_ips.add(ip.to_canonical(), pod.uid.clone());
             }
         }
-        let uid = pod.uid.clone();
         let entry = match old {
             // Most updates of a pod touch nothing that selectors see.
             Some(old) if old.pod.labels == pod.labels && old.pod.finished == pod.finished => {
                 PodEntry {
+                    uid: pod.uid.clone(),
                     seen_as: SeenAs::of(&pod),
                     pod,
                     groups: old.groups.clone(),
@@ -300,7 +303,7 @@ impl State {
             }
             Some(_) | None => self.entry(pod),
         };
-        self.store.pods.insert(uid, Arc::new(entry));
+        self.store.pods.insert(Arc::new(entry));
         true
     }
 

@@ -1,6 +1,5 @@
 //! The immutable half: persistent maps, and every question that can be asked of them.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use ipnet::IpNet;
 
 use super::IpOwner;
 use super::claims::Claims;
+use super::pods::Pods;
 use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate};
 use crate::explain::{Explanation, explain};
 use crate::model::{
@@ -18,12 +18,6 @@ use crate::model::{
 /// The label that every namespace has, whatever its object says.
 pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-type Pods = imbl::GenericHashMap<
-    Uid,
-    Arc<PodEntry>,
-    BuildHasherDefault<UidHasher>,
-    imbl::shared_ptr::DefaultSharedPtr,
->;
 type ByName<V> = imbl::OrdMap<NamespacedName, V>;
 
 /// Everything that is known at one moment. Cloning shares structure.
@@ -235,53 +229,5 @@ impl Snapshot {
             Kind::Service => self.store.services.len(),
             Kind::EndpointSlice => self.store.slices.len(),
         }
-    }
-}
-
-/// A fast hash for UIDs. The API server draws them at random and takes none from users, so
-/// nobody can choose them to collide; other keys use the standard keyed hash.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct UidHasher(u64);
-
-/// Digits of pi, odd: any words without a pattern do.
-const PI: [u64; 2] = [0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7345];
-
-/// The product of both, with its high half folded into its low one.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "both halves of the product are wanted"
-)]
-fn fold(left: u64, right: u64) -> u64 {
-    let product = u128::from(left) * u128::from(right);
-    (product as u64) ^ ((product >> 64) as u64)
-}
-
-impl Hasher for UidHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        let mut sum = self.0 ^ bytes.len() as u64;
-        // The products do not wait for each other.
-        let (pairs, rest) = bytes.as_chunks::<16>();
-        for (position, pair) in pairs.iter().enumerate() {
-            if let (Some(low), Some(high)) = (pair.first_chunk(), pair.last_chunk()) {
-                let seed = PI[0].wrapping_add(position as u64);
-                sum = sum.rotate_left(23) ^ fold(word(low) ^ seed, word(high) ^ PI[1]);
-            }
-        }
-        let mut last = [0; 16];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        if let (Some(low), Some(high)) = (last.first_chunk(), last.last_chunk()) {
-            self.0 = fold(sum ^ word(low) ^ PI[1], word(high) ^ PI[0]);
-        }
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.0 ^= u64::from(byte);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
