@@ -1,26 +1,29 @@
-//! Pods by UID, as an immutable table: half of the time of a verdict is finding its two pods.
+//! Pods by UID, as an immutable table: most of the time of a verdict is finding its two pods.
 //!
-//! A table of a fixed shape, hash -> page -> bucket, so that a look-up waits for memory
-//! twice (the bucket and the pod). A change copies one page and one bucket and shares the
-//! rest. There are 4,096 buckets: two or three pods each at 10,000 pods, 40 at the 150,000
-//! that Kubernetes supports.
+//! The hash chooses a page and a place in it, so that a look-up waits for memory twice (the
+//! place and the pod). A change copies one page and the list of pages and shares the rest.
 
 use std::sync::Arc;
 
 use crate::evaluate::PodEntry;
 use crate::model::Uid;
 
-/// Bits of the hash that choose the page, and the bucket in it.
-const BITS: u32 = 6;
+/// 128 pages: 80 pods each at 10,000, 1,200 at the 150,000 that Kubernetes supports.
+const PAGE_BITS: u32 = 7;
+
+/// The hash of a UID. Taking those of both ends before looking up either lets the processor
+/// wait for both at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UidHash(u64);
 
 #[derive(Clone, Debug)]
 struct Slot {
-    hash: u64,
+    hash: UidHash,
     entry: Arc<PodEntry>,
 }
 
-type Bucket = Arc<[Slot]>;
-type Page = Arc<[Bucket]>;
+/// Open addressing, a power of two of slots, at most half of them taken; or none at all.
+type Page = Arc<[Option<Slot>]>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pods {
@@ -29,74 +32,99 @@ pub(crate) struct Pods {
 
 impl Default for Pods {
     fn default() -> Self {
-        let bucket = Bucket::from([]);
-        let page: Page = (0..1 << BITS).map(|_| Arc::clone(&bucket)).collect();
+        let page = Page::from([]);
         Self {
-            pages: (0..1 << BITS).map(|_| Arc::clone(&page)).collect(),
+            pages: (0..1 << PAGE_BITS).map(|_| Arc::clone(&page)).collect(),
         }
     }
 }
 
 impl Pods {
-    #[inline]
     pub(super) fn get(&self, uid: &Uid) -> Option<&Arc<PodEntry>> {
-        let hash = hash(uid);
-        let (page, bucket) = place(hash);
-        let slots = self.pages.get(page)?.get(bucket)?;
-        let slot = slots.iter().find(|slot| slot.is(hash, uid))?;
-        Some(&slot.entry)
+        self.get_hashed(hash(uid), uid)
+    }
+
+    /// [`Self::get`] with the hash of this UID.
+    #[inline]
+    pub(super) fn get_hashed(&self, hash: UidHash, uid: &Uid) -> Option<&Arc<PodEntry>> {
+        let page = self.pages.get(hash.page())?;
+        for place in hash.places(page.len()) {
+            let slot = page.get(place)?.as_ref()?;
+            if slot.is(hash, uid) {
+                return Some(&slot.entry);
+            }
+        }
+        None
     }
 
     /// Adds a pod or replaces the one with its UID.
     pub(super) fn insert(&mut self, entry: Arc<PodEntry>) {
         let hash = hash(&entry.uid);
-        let Some(bucket) = self.bucket_mut(hash) else {
-            return;
-        };
-        let others = bucket.iter().filter(|slot| !slot.is(hash, &entry.uid));
-        let mut slots: Vec<Slot> = others.cloned().collect();
-        slots.push(Slot { hash, entry });
-        *bucket = slots.into();
+        if let Some(page) = Arc::make_mut(&mut self.pages).get_mut(hash.page()) {
+            let others = page.iter().flatten();
+            let mut slots: Vec<Slot> = others
+                .filter(|slot| !slot.is(hash, &entry.uid))
+                .cloned()
+                .collect();
+            slots.push(Slot { hash, entry });
+            *page = page_of(slots);
+        }
     }
 
     pub(super) fn remove(&mut self, uid: &Uid) -> Option<Arc<PodEntry>> {
-        let removed = Arc::clone(self.get(uid)?);
         let hash = hash(uid);
-        let bucket = self.bucket_mut(hash)?;
-        *bucket = bucket
-            .iter()
-            .filter(|slot| !slot.is(hash, uid))
-            .cloned()
-            .collect();
+        let removed = Arc::clone(self.get_hashed(hash, uid)?);
+        let page = Arc::make_mut(&mut self.pages).get_mut(hash.page())?;
+        let others = page.iter().flatten();
+        *page = page_of(others.filter(|slot| !slot.is(hash, uid)).cloned().collect());
         Some(removed)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Arc<PodEntry>> {
-        let buckets = self.pages.iter().flat_map(|page| page.iter());
-        buckets.flat_map(|bucket| bucket.iter().map(|slot| &slot.entry))
+        let slots = self.pages.iter().flat_map(|page| page.iter().flatten());
+        slots.map(|slot| &slot.entry)
     }
+}
 
-    fn bucket_mut(&mut self, hash: u64) -> Option<&mut Bucket> {
-        let (page, bucket) = place(hash);
-        let page = Arc::make_mut(&mut self.pages).get_mut(page)?;
-        Arc::make_mut(page).get_mut(bucket)
+fn page_of(slots: Vec<Slot>) -> Page {
+    let length = slots.len().saturating_mul(2).next_power_of_two();
+    if slots.is_empty() {
+        return Page::from([]);
     }
+    let mut page = vec![None; length];
+    for slot in slots {
+        for place in slot.hash.places(length) {
+            if let Some(free @ None) = page.get_mut(place) {
+                *free = Some(slot);
+                break;
+            }
+        }
+    }
+    page.into()
 }
 
 impl Slot {
     #[inline]
-    fn is(&self, hash: u64, uid: &Uid) -> bool {
+    fn is(&self, hash: UidHash, uid: &Uid) -> bool {
         // Equal pointers are the common case, and cost no look at the text.
         self.hash == hash && (Arc::ptr_eq(&self.entry.uid.0, &uid.0) || self.entry.uid == *uid)
     }
 }
 
-const fn place(hash: u64) -> (usize, usize) {
-    let mask = (1 << BITS) - 1;
-    (
-        (hash >> (64 - BITS)) as usize & mask,
-        (hash >> (64 - 2 * BITS)) as usize & mask,
-    )
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a few bits of the hash are wanted"
+)]
+impl UidHash {
+    const fn page(self) -> usize {
+        (self.0 >> (64 - PAGE_BITS)) as usize
+    }
+
+    /// Where in a page of this length (a power of two, or 0) to look, in order.
+    fn places(self, length: usize) -> impl Iterator<Item = usize> {
+        let mask = length.wrapping_sub(1);
+        (0..length).map(move |step| (self.0 as usize).wrapping_add(step) & mask)
+    }
 }
 
 /// Digits of pi: any words without a pattern do.
@@ -105,7 +133,7 @@ const PI: [u64; 2] = [0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7345];
 /// A fast hash, without a key: the API server draws UIDs at random and takes none from users,
 /// so nobody can choose them to collide.
 #[inline]
-fn hash(uid: &Uid) -> u64 {
+pub(super) fn hash(uid: &Uid) -> UidHash {
     let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
     let bytes = uid.0.as_bytes();
     let mut sum = bytes.len() as u64;
@@ -120,10 +148,10 @@ fn hash(uid: &Uid) -> u64 {
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    match (last.first_chunk(), last.last_chunk()) {
+    UidHash(match (last.first_chunk(), last.last_chunk()) {
         (Some(low), Some(high)) => fold(sum ^ word(low) ^ PI[1], word(high) ^ PI[0]),
         _ => sum,
-    }
+    })
 }
 
 /// The product of both, with its high half folded into its low one.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::IpOwner;
 use super::claims::Claims;
-use super::pods::Pods;
+use super::pods::{Pods, UidHash, hash};
 use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate};
 use crate::explain::{Explanation, explain};
 use crate::model::{
@@ -81,19 +81,28 @@ impl Store {
             })
     }
 
-    fn end<'q>(&self, endpoint: Endpoint<'q>) -> End<'_, 'q> {
-        match endpoint {
-            Endpoint::External => End::External,
-            Endpoint::Node(node) => End::Node(node),
-            Endpoint::Pod(pod) => match self.pods.get(&pod.uid) {
-                Some(entry) => match entry.seen_as {
-                    SeenAs::Pod => End::Pod(entry),
-                    SeenAs::Host => End::Host(entry),
-                    SeenAs::Nothing => End::External,
-                },
-                None => End::External,
+    fn end<'q>(&self, endpoint: Endpoint<'q>, hash: Option<UidHash>) -> End<'_, 'q> {
+        let (Endpoint::Pod(pod), Some(hash)) = (endpoint, hash) else {
+            return match endpoint {
+                Endpoint::Node(node) => End::Node(node),
+                Endpoint::Pod(_) | Endpoint::External => End::External,
+            };
+        };
+        match self.pods.get_hashed(hash, &pod.uid) {
+            Some(entry) => match entry.seen_as {
+                SeenAs::Pod => End::Pod(entry),
+                SeenAs::Host => End::Host(entry),
+                SeenAs::Nothing => End::External,
             },
+            None => End::External,
         }
+    }
+}
+
+fn uid_hash(endpoint: Endpoint<'_>) -> Option<UidHash> {
+    match endpoint {
+        Endpoint::Pod(pod) => Some(hash(&pod.uid)),
+        Endpoint::Node(_) | Endpoint::External => None,
     }
 }
 
@@ -115,10 +124,11 @@ impl Snapshot {
     }
 
     pub(crate) fn connection<'q>(&self, query: &Query<'q>) -> Connection<'_, 'q> {
+        let (source, destination) = (uid_hash(query.source), uid_hash(query.destination));
         Connection {
-            source: self.store.end(query.source),
+            source: self.store.end(query.source, source),
             source_ip: query.source_ip.to_canonical(),
-            destination: self.store.end(query.destination),
+            destination: self.store.end(query.destination, destination),
             destination_ip: query.destination_ip.to_canonical(),
             protocol: query.protocol,
             port: query.port,
