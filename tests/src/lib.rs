@@ -3,4 +3,5 @@
 //! It refuses to be linked into anything that ships. Everything that it makes on the machine (namespaces, mounts,
 //! pins, processes) it takes down again, also after a crash of an earlier run.
 
+pub mod foreign;
 pub mod netns;
