@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
 use polproof_agent::observe::{ObserveConfig, Observer, RingReader};
 use polproof_tests::foreign::{self, ATTACH_TCX_EGRESS, ATTACH_TCX_INGRESS, Cost, Foreign};
 use polproof_tests::netns::Netns;
@@ -202,9 +201,7 @@ fn connect_and_close(wire: &Wire, connections: usize) -> Result<Duration> {
 }
 
 fn processor_time() -> Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Ok(Duration::from_micros(u64::try_from(micros)?))
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
 fn per_packet(wire: &Wire, rounds: usize, messages: usize, connections: usize) -> Result<()> {
