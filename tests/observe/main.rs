@@ -9,6 +9,7 @@
 )]
 
 mod hooks;
+mod odd;
 mod pods;
 mod records;
 mod restart;
@@ -35,6 +36,7 @@ fn main() {
     let missing = missing();
     let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
     tests.extend(records::TESTS);
+    tests.extend(odd::TESTS);
     tests.extend(pods::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);
