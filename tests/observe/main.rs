@@ -34,7 +34,7 @@ fn missing() -> Option<String> {
 fn main() {
     let arguments = Arguments::from_args();
     let missing = missing();
-    let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
+    let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(records::TESTS);
     tests.extend(odd::TESTS);
     tests.extend(pods::TESTS);

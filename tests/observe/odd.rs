@@ -9,7 +9,7 @@ use polproof_tests::netns::Netns;
 
 use crate::world::{self, A4, A6, B4, B6, Pair};
 
-pub const TESTS: [(&str, fn() -> Result<()>); 2] = [
+pub(crate) const TESTS: [world::Test; 2] = [
     ("headers_are_walked_whatever_lies_between", walked),
     ("what_cannot_be_walked_is_counted", counted),
 ];
@@ -85,7 +85,7 @@ fn padding() -> Vec<u8> {
 fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
     netns.run(|| -> Result<()> {
         let index = nix::net::if_::if_nametoindex("eth0")?;
-        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let protocol = u16::try_from(libc::ETH_P_ALL)?.to_be();
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(protocol)) };
         ensure!(fd >= 0, "{}", io::Error::last_os_error());
@@ -93,8 +93,9 @@ fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: all of it is plain numbers.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_family = u16::try_from(libc::AF_PACKET)?;
         address.sll_ifindex = i32::try_from(index)?;
+        let length = u32::try_from(size_of::<libc::sockaddr_ll>())?;
         for frame in frames {
             // SAFETY: both ranges are as long as said.
             let sent = unsafe {
@@ -104,7 +105,7 @@ fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
                     frame.len(),
                     0,
                     (&raw const address).cast(),
-                    size_of::<libc::sockaddr_ll>() as u32,
+                    length,
                 )
             };
             ensure!(
@@ -231,7 +232,10 @@ fn counted() -> Result<()> {
         after.fragments - before.fragments == fragments.len() as u64,
         "{after:?}"
     );
-    // The programs' own words about it.
-    observer.take_log().context("the log is there once")?;
+    // The programs' own words about it can be read (they go to the `log` crate).
+    observer
+        .take_log()
+        .context("the log is there once")?
+        .flush();
     Ok(())
 }
