@@ -64,10 +64,7 @@ impl Watcher {
                     covered += 1;
                     continue;
                 }
-                Some(Some(why)) => {
-                    covered += 1;
-                    format!("its eth0 is not ours alone: {why}")
-                }
+                Some(Some(why)) => format!("its eth0 is not ours alone: {why}"),
                 None => format!(
                     "no network namespace in {} could be matched to it",
                     self.config.netns_dir.display()
