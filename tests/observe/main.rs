@@ -8,8 +8,9 @@
     clippy::print_stderr
 )]
 
-mod foreign;
 mod hooks;
+mod odd;
+mod pods;
 mod records;
 mod restart;
 mod world;
@@ -33,8 +34,10 @@ fn missing() -> Option<String> {
 fn main() {
     let arguments = Arguments::from_args();
     let missing = missing();
-    let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
+    let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(records::TESTS);
+    tests.extend(odd::TESTS);
+    tests.extend(pods::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);
     if let Some(why) = &missing {

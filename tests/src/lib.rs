@@ -4,5 +4,6 @@
 //! pins, processes) it takes down again, also after a crash of an earlier run.
 
 pub mod cluster;
+pub mod foreign;
 pub mod lab;
 pub mod netns;
