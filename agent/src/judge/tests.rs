@@ -19,7 +19,7 @@ use std::time::{Duration, Instant as Clock};
 
 use polproof_cluster::{SourceKind, View};
 use polproof_flow::netns::{Hook, NetnsEvent};
-use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
+use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
 use polproof_flow::{Here, Judge, Settings};
 use polproof_policy::model::{Namespace, NetworkPolicy, Pod, Selector};
 use polproof_policy::{NamespacedName, Object, State, Uid};
