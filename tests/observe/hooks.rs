@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use polproof_agent::observe::Observer;
 use polproof_flow::netns::Hook;
+use polproof_tests::foreign::{self, ATTACH_TCX_EGRESS, ATTACH_TCX_INGRESS, ATTACH_XDP};
 use polproof_tests::netns::Netns;
 
-use crate::foreign::{self, ATTACH_TCX_EGRESS, ATTACH_TCX_INGRESS, ATTACH_XDP};
 use crate::world::{self, B4, B6, BpfDir, Pair};
 
 pub const TESTS: [(&str, fn() -> Result<()>); 4] = [
@@ -43,12 +43,14 @@ fn shared() -> Result<()> {
         (ATTACH_TCX_EGRESS, TC_ACT_OK, ["tcx egress program"]),
         (ATTACH_XDP, XDP_PASS, ["XDP program"]),
     ] {
-        expect_exclusive(&mut observer, &pair.b)?;
         let other = foreign::attach(&pair.b, attach, verdict)?;
         expect_shared(&mut observer, &pair.b, &words)?;
         drop(other);
+        // The kernel detaches a moment after the last reference.
+        world::wait_until("exclusive again", || {
+            Ok(expect_exclusive(&mut observer, &pair.b).is_ok())
+        })?;
     }
-    expect_exclusive(&mut observer, &pair.b)?;
     world::inside(&pair.b, "tc qdisc add dev eth0 clsact")?;
     // A clsact without filters does nothing.
     expect_exclusive(&mut observer, &pair.b)?;
@@ -71,14 +73,15 @@ fn shared() -> Result<()> {
     let (mut second, _ring) = world::open(&elsewhere)?;
     let attached = world::attach(&mut second, &pair.b)?;
     ensure!(
-        matches!(&attached.hook, Hook::Shared(text) if text.contains("polproof_ingress")),
+        matches!(&attached.hook, Hook::Shared(text) if text.contains("polproof_ingres")),
         "{:?}",
         attached.hook
     );
+    // The kernel keeps 15 bytes of a name.
     expect_shared(
         &mut observer,
         &pair.b,
-        &["polproof_ingress", "polproof_egress"],
+        &["polproof_ingres", "polproof_egress"],
     )?;
     Ok(())
 }
@@ -106,7 +109,18 @@ fn missing() -> Result<()> {
     for entry in std::fs::read_dir(pair.bpf.path().join("abi-1/links"))? {
         std::fs::remove_file(entry?.path())?;
     }
-    expect_shared(&mut observer, &pair.b, &["own program is missing"])?;
+    // The kernel detaches a moment after the last reference.
+    world::wait_until("the missing programs are noticed", || {
+        Ok(expect_shared(
+            &mut observer,
+            &pair.b,
+            &[
+                "own program is missing on tcx ingress",
+                "own program is missing on tcx egress",
+            ],
+        )
+        .is_ok())
+    })?;
     let again = world::attach(&mut observer, &pair.b)?;
     ensure!(again.hook == Hook::Exclusive && again.since > first.since);
     Ok(())

@@ -8,8 +8,8 @@
     clippy::print_stderr
 )]
 
-mod foreign;
 mod hooks;
+mod pods;
 mod records;
 mod restart;
 mod world;
@@ -35,6 +35,7 @@ fn main() {
     let missing = missing();
     let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
     tests.extend(records::TESTS);
+    tests.extend(pods::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);
     if let Some(why) = &missing {

@@ -118,7 +118,11 @@ fn waiting() -> Result<()> {
         .enable_all()
         .build()?;
     let reader = runtime.spawn(async move {
-        let mut ring = tokio::io::unix::AsyncFd::new(ring)?;
+        // SAFETY: the descriptor is that of the ring's map, stays the same and is closed with it.
+        let ring = unsafe {
+            tokio::io::unix::AsyncFd::register_with_interest(ring, tokio::io::Interest::READABLE)
+        };
+        let mut ring = ring.map_err(|error| error.into_parts().1)?;
         let mut seen = 0;
         let mut waits = [0_u32; 3];
         loop {

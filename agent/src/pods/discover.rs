@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// While the directory is not there: the runtime makes it with its first pod.
@@ -89,7 +90,10 @@ impl Discovery {
                 | WatchMask::MOVE_SELF
                 | WatchMask::ONLYDIR,
         )?;
-        self.inotify = Some(AsyncFd::new(inotify)?);
+        // SAFETY: the descriptor of an `Inotify` is its own, stays the same and is closed with it.
+        let inotify = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }
+            .map_err(|error| error.into_parts().1)?;
+        self.inotify = Some(inotify);
         Ok(())
     }
 

@@ -71,9 +71,11 @@ pub async fn run(
 
 /// Hands the BPF programs' own messages to the `log` crate, and so to the agent's log.
 async fn forward_log(log: EbpfLogger<&'static dyn log::Log>, cancel: CancellationToken) {
-    let mut log = match AsyncFd::with_interest(log, Interest::READABLE) {
+    // SAFETY: the descriptor is that of the logger's map, stays the same and is closed with it.
+    let mut log = match unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) } {
         Ok(log) => log,
         Err(error) => {
+            let (_, error) = error.into_parts();
             tracing::warn!(%error, "the BPF programs' own log cannot be waited for");
             return;
         }

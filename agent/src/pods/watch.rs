@@ -43,8 +43,8 @@ enum Namespace {
     },
     /// Attached.
     Watched(Watched),
-    /// Never to be attached, for this reason.
-    Ignored(String),
+    /// The node's own, or one that another file stands for.
+    Ignored,
 }
 
 struct Watched {
@@ -138,7 +138,7 @@ impl Watcher {
             match namespace {
                 Namespace::Waiting { due: at, .. } => due = due.min((*at).max(token)),
                 Namespace::Watched(watched) => due = due.min(watched.check),
-                Namespace::Ignored(_) => {}
+                Namespace::Ignored => {}
             }
         }
         due
@@ -228,7 +228,7 @@ impl Watcher {
         let others: Vec<_> = self
             .namespaces
             .iter()
-            .filter(|(_, namespace)| matches!(namespace, Namespace::Ignored(_)))
+            .filter(|(_, namespace)| matches!(namespace, Namespace::Ignored))
             .map(|(path, _)| path.clone())
             .collect();
         for path in others {
@@ -254,11 +254,9 @@ impl Watcher {
         let attached = match attached {
             Ok(attached) => attached,
             Err(ObserveError::OwnNamespace) => {
+                tracing::debug!(path = %path.display(), "the node's own namespace: left alone");
                 self.throttle.give_back();
-                self.namespaces.insert(
-                    path,
-                    Namespace::Ignored("it is the node's own namespace".to_owned()),
-                );
+                self.namespaces.insert(path, Namespace::Ignored);
                 return Ok(());
             }
             Err(error) => {
@@ -289,8 +287,8 @@ impl Watcher {
                 .then(|| other.clone())
         });
         if let Some(twin) = twin {
-            let reason = format!("the same namespace as {}", twin.display());
-            self.namespaces.insert(path, Namespace::Ignored(reason));
+            tracing::debug!(path = %path.display(), twin = %twin.display(), "another file of the same namespace");
+            self.namespaces.insert(path, Namespace::Ignored);
             return Ok(());
         }
         tracing::info!(
@@ -541,7 +539,7 @@ impl Watcher {
                     });
                     continue;
                 }
-                Namespace::Ignored(_) => continue,
+                Namespace::Ignored => continue,
             };
             attached += 1;
             let is_shared = match &watched.attached.hook {
