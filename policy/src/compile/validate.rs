@@ -198,35 +198,32 @@ pub(super) fn address(text: &str, path: &Path<'_>) -> Result<IpAddr, Refusal> {
         })
 }
 
-/// A CIDR, host bits cleared. IPv4-mapped ones and leading zeros are ambiguous between
-/// implementations and refused, as the API server does.
+/// A CIDR, host bits cleared. Leading zeros and IPv4-mapped addresses mean different things to
+/// different implementations; the API server refuses them, and so do we.
 pub(super) fn cidr(text: &str, path: &Path<'_>) -> Result<IpNet, Refusal> {
-    let remedy = "write a CIDR such as 10.9.8.0/24 or 2001:db8::/64";
-    let Ok(net) = text.parse::<IpNet>() else {
+    let remedy = "write a CIDR such as 10.9.8.0/24 or 2001:db8::/64, without leading zeros";
+    // The parser of `IpNet` takes leading zeros; that of `IpAddr` does not.
+    let Some((ip, length)) = text.split_once('/').and_then(|(ip, length)| {
+        let strict = length == "0" || !length.starts_with(['0', '+']);
+        Some((ip.parse::<IpAddr>().ok()?, length.parse().ok()?)).filter(|_| strict)
+    }) else {
         return Err(path.refuse(format!("{text:?} is no CIDR"), remedy));
     };
-    if text
-        .split_once('/')
-        .is_some_and(|(_, length)| length.len() > 1 && length.starts_with('0'))
-    {
-        return Err(path.refuse(
-            format!("{text:?} has a mask with leading zeros"),
-            format!("write {net}"),
-        ));
-    }
+    let Ok(net) = IpNet::new(ip, length) else {
+        return Err(path.refuse(format!("{text:?} has a mask that is too long"), remedy));
+    };
     if let IpNet::V6(v6) = net
         && let Some(v4) = v6.addr().to_ipv4_mapped()
     {
-        let remedy = match v6
-            .prefix_len()
+        let mapped = length
             .checked_sub(96)
-            .map(|length| Ipv4Net::new(v4, length))
-        {
+            .map(|length| Ipv4Net::new(v4, length));
+        let remedy = match mapped {
             Some(Ok(v4)) => format!("write {}", v4.trunc()),
-            _ => remedy.to_owned(),
+            Some(Err(_)) | None => remedy.to_owned(),
         };
         return Err(path.refuse(
-            format!("{text:?} is an IPv4 address in IPv6 clothes"),
+            format!("{text:?} is an IPv4 address written as IPv6"),
             remedy,
         ));
     }

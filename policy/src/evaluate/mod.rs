@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::model::{Direction, Family, NetworkPolicy, Pod, Protocol};
 
 pub(crate) use network_policy::{Connection, End, isolation_of, walk};
-pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports};
+pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports, SeenAs};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]

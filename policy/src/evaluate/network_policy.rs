@@ -125,9 +125,10 @@ fn by_rule<'a>(isolation: &'a Isolation, rule: &CompiledRule) -> Decision<'a> {
     }
 }
 
+/// Both ends come from one snapshot, which has one entry a pod.
 fn is_same_pod(peer: End<'_, '_>, governed: &PodEntry) -> bool {
     match peer {
-        End::Pod(entry) | End::Host(entry) => entry.pod.uid == governed.pod.uid,
+        End::Pod(entry) | End::Host(entry) => std::ptr::eq(entry, governed),
         End::Node(_) | End::External => false,
     }
 }

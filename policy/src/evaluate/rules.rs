@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::model::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Protocol};
+use crate::model::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Protocol, Uid};
 
 /// The number of a distinct (namespaces, pods) peer selector. Each pod carries the sorted
 /// numbers of those that select it.
@@ -88,15 +88,41 @@ pub(crate) struct Isolation {
     pub(crate) rules: Box<[CompiledRule]>,
 }
 
-/// A pod with all that a verdict needs of it.
+/// A pod with all that a verdict needs of it, in one piece: verdicts spend their time waiting
+/// for memory.
 #[derive(Debug)]
 pub(crate) struct PodEntry {
-    pub(crate) pod: Arc<Pod>,
+    pub(crate) uid: Uid,
+    pub(crate) seen_as: SeenAs,
     /// Sorted. A hostNetwork pod has those that would select it if it were visible; a
     /// finished one none.
-    pub(crate) groups: Box<[GroupId]>,
+    pub(crate) groups: SmallVec<[GroupId; 12]>,
     pub(crate) ingress: Arc<Isolation>,
     pub(crate) egress: Arc<Isolation>,
+    pub(crate) pod: Arc<Pod>,
+}
+
+/// What a pod is to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeenAs {
+    /// A pod with a network of its own.
+    Pod,
+    /// A process on its node's network.
+    Host,
+    /// Finished: nothing any more.
+    Nothing,
+}
+
+impl SeenAs {
+    pub(crate) const fn of(pod: &Pod) -> Self {
+        if pod.finished {
+            Self::Nothing
+        } else if pod.host_network {
+            Self::Host
+        } else {
+            Self::Pod
+        }
+    }
 }
 
 impl PodEntry {

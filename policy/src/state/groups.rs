@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::index::SelectorIndex;
 use crate::evaluate::GroupId;
 use crate::model::{Labels, Peer, Selector};
@@ -174,8 +176,8 @@ impl Groups {
         namespace: &Arc<str>,
         namespace_labels: impl FnOnce() -> Labels,
         labels: &Labels,
-    ) -> Box<[GroupId]> {
-        let mut found = Vec::new();
+    ) -> SmallVec<[GroupId; 12]> {
+        let mut found = SmallVec::new();
         if let Some(index) = self.own.get(namespace) {
             index.matching(labels, |id| found.push(id));
         }
@@ -197,6 +199,6 @@ impl Groups {
             }
         }
         found.sort_unstable();
-        found.into_boxed_slice()
+        found
     }
 }

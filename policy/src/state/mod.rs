@@ -7,13 +7,16 @@
 mod claims;
 mod groups;
 mod index;
+mod pods;
 mod policies;
 mod snapshot;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::evaluate::PodEntry;
+use smallvec::SmallVec;
+
+use crate::evaluate::{PodEntry, SeenAs};
 use crate::model::{
     EndpointSlice, Family, Key, Kind, Namespace, NamespacedName, NetworkPolicy, Node, Object, Pod,
     Selector, Service, Uid,
@@ -142,7 +145,7 @@ impl State {
         for entry in pods {
             let new = self.entry(Arc::clone(&entry.pod));
             if !entry.is_same(&new) {
-                self.store.pods.insert(entry.pod.uid.clone(), Arc::new(new));
+                self.store.pods.insert(Arc::new(new));
             }
         }
         self.policies.prune();
@@ -235,8 +238,10 @@ impl State {
         if pod.finished {
             let nobody = self.policies.nobody();
             return PodEntry {
+                uid: pod.uid.clone(),
+                seen_as: SeenAs::of(&pod),
                 pod,
-                groups: Box::default(),
+                groups: SmallVec::new(),
                 ingress: Arc::clone(&nobody),
                 egress: nobody,
             };
@@ -248,6 +253,8 @@ impl State {
                 .of_pod(namespace, || store.namespace_labels(namespace), &pod.labels);
         let (ingress, egress) = self.policies.isolating(&pod);
         PodEntry {
+            uid: pod.uid.clone(),
+            seen_as: SeenAs::of(&pod),
             pod,
             groups,
             ingress,
@@ -282,11 +289,12 @@ impl State {
                 self.store.pod_ips.add(ip.to_canonical(), pod.uid.clone());
             }
         }
-        let uid = pod.uid.clone();
         let entry = match old {
             // Most updates of a pod touch nothing that selectors see.
             Some(old) if old.pod.labels == pod.labels && old.pod.finished == pod.finished => {
                 PodEntry {
+                    uid: pod.uid.clone(),
+                    seen_as: SeenAs::of(&pod),
                     pod,
                     groups: old.groups.clone(),
                     ingress: Arc::clone(&old.ingress),
@@ -295,7 +303,7 @@ impl State {
             }
             Some(_) | None => self.entry(pod),
         };
-        self.store.pods.insert(uid, Arc::new(entry));
+        self.store.pods.insert(Arc::new(entry));
         true
     }
 

@@ -1,6 +1,5 @@
 //! The immutable half: persistent maps, and every question that can be asked of them.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +7,8 @@ use ipnet::IpNet;
 
 use super::IpOwner;
 use super::claims::Claims;
-use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, Verdict, evaluate};
+use super::pods::{Pods, UidHash, hash};
+use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate};
 use crate::explain::{Explanation, explain};
 use crate::model::{
     EndpointSlice, Family, Kind, Labels, Namespace, NamespacedName, NetworkPolicy, Node, Object,
@@ -18,12 +18,6 @@ use crate::model::{
 /// The label that every namespace has, whatever its object says.
 pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-type Pods = imbl::GenericHashMap<
-    Uid,
-    Arc<PodEntry>,
-    BuildHasherDefault<UidHasher>,
-    imbl::shared_ptr::DefaultSharedPtr,
->;
 type ByName<V> = imbl::OrdMap<NamespacedName, V>;
 
 /// Everything that is known at one moment. Cloning shares structure.
@@ -87,17 +81,28 @@ impl Store {
             })
     }
 
-    fn end<'q>(&self, endpoint: Endpoint<'q>) -> End<'_, 'q> {
-        match endpoint {
-            Endpoint::External => End::External,
-            Endpoint::Node(node) => End::Node(node),
-            Endpoint::Pod(pod) => match self.pods.get(&pod.uid) {
-                Some(entry) if entry.pod.finished => End::External,
-                Some(entry) if entry.pod.host_network => End::Host(entry),
-                Some(entry) => End::Pod(entry),
-                None => End::External,
+    fn end<'q>(&self, endpoint: Endpoint<'q>, hash: Option<UidHash>) -> End<'_, 'q> {
+        let (Endpoint::Pod(pod), Some(hash)) = (endpoint, hash) else {
+            return match endpoint {
+                Endpoint::Node(node) => End::Node(node),
+                Endpoint::Pod(_) | Endpoint::External => End::External,
+            };
+        };
+        match self.pods.get_hashed(hash, &pod.uid) {
+            Some(entry) => match entry.seen_as {
+                SeenAs::Pod => End::Pod(entry),
+                SeenAs::Host => End::Host(entry),
+                SeenAs::Nothing => End::External,
             },
+            None => End::External,
         }
+    }
+}
+
+fn uid_hash(endpoint: Endpoint<'_>) -> Option<UidHash> {
+    match endpoint {
+        Endpoint::Pod(pod) => Some(hash(&pod.uid)),
+        Endpoint::Node(_) | Endpoint::External => None,
     }
 }
 
@@ -119,10 +124,11 @@ impl Snapshot {
     }
 
     pub(crate) fn connection<'q>(&self, query: &Query<'q>) -> Connection<'_, 'q> {
+        let (source, destination) = (uid_hash(query.source), uid_hash(query.destination));
         Connection {
-            source: self.store.end(query.source),
+            source: self.store.end(query.source, source),
             source_ip: query.source_ip.to_canonical(),
-            destination: self.store.end(query.destination),
+            destination: self.store.end(query.destination, destination),
             destination_ip: query.destination_ip.to_canonical(),
             protocol: query.protocol,
             port: query.port,
@@ -233,46 +239,5 @@ impl Snapshot {
             Kind::Service => self.store.services.len(),
             Kind::EndpointSlice => self.store.slices.len(),
         }
-    }
-}
-
-/// A fast hash for UIDs. The API server draws them at random and takes none from users, so
-/// nobody can choose them to collide; other keys use the standard keyed hash.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct UidHasher(u64);
-
-impl UidHasher {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "both halves of the product are wanted"
-    )]
-    fn mix(&mut self, word: u64) {
-        // 2^64 / golden ratio; the high half of the product is folded into the low one.
-        let product = u128::from(self.0 ^ word) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
-    }
-}
-
-impl Hasher for UidHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut words = bytes.chunks_exact(8);
-        for word in &mut words {
-            let mut buffer = [0; 8];
-            buffer.copy_from_slice(word);
-            self.mix(u64::from_le_bytes(buffer));
-        }
-        let mut buffer = [0; 8];
-        for (to, from) in buffer.iter_mut().zip(words.remainder()) {
-            *to = *from;
-        }
-        self.mix(u64::from_le_bytes(buffer) ^ ((bytes.len() as u64) << 56));
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.mix(u64::from(byte));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -320,7 +320,7 @@ pub(crate) struct Question {
     port: u16,
 }
 
-pub(crate) fn questions() -> impl Strategy<Value = Vec<Question>> {
+pub(crate) fn questions(number: usize) -> impl Strategy<Value = Vec<Question>> {
     let question = (
         0..12_usize,
         0..12_usize,
@@ -339,7 +339,7 @@ pub(crate) fn questions() -> impl Strategy<Value = Vec<Question>> {
                 port,
             },
         );
-    vec(question, 30)
+    vec(question, number)
 }
 
 impl Question {
