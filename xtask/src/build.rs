@@ -16,12 +16,18 @@ pub(crate) struct Options {
     /// Optimised binaries, as they ship.
     #[arg(long)]
     release: bool,
+    /// Only the BPF object.
+    #[arg(long)]
+    bpf_only: bool,
 }
 
 /// `cargo xtask build`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::install(workspace, Need::Build)?;
     bpf_object(workspace)?;
+    if options.bpf_only {
+        return Ok(());
+    }
     binaries(workspace, options.release)?;
     let folder = if options.release { "release" } else { "debug" };
     let folder = workspace.target().join(folder);
@@ -48,7 +54,7 @@ pub(crate) fn bpf_object(workspace: &Workspace) -> Result<()> {
     bpf::build(workspace, &compiler, &linker)
 }
 
-/// The binaries and libraries, tests' parts included, so that a later `test` or `demo` builds nothing twice.
+/// Every binary and library of the workspace.
 pub(crate) fn binaries(workspace: &Workspace, release: bool) -> Result<()> {
     let mut command = workspace.cargo();
     command.args(["build", "--locked"]);

@@ -31,6 +31,9 @@ const MOUNTS: [Mount; 2] = [
     },
 ];
 
+/// There when a bridge hands its packets to iptables.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
 /// The running kernel's release.
 pub(super) fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -50,6 +53,12 @@ pub(super) fn items() -> Vec<Item> {
             Item::missing(name, mount.without, remedy)
         });
     }
+    items.push(if Path::new(BRIDGE_FILTER).exists() {
+        Item::present("br_netfilter", "loaded")
+    } else {
+        let without = "the lab's enforcer does not see packets between pods of one node";
+        Item::missing("br_netfilter", without, "as root: modprobe br_netfilter")
+    });
     items
 }
 
@@ -101,8 +110,8 @@ fn is_mounted(mounts: &str, mount: &Mount) -> bool {
     })
 }
 
-/// Mounts what is not mounted.
-pub(super) fn mount_missing(workspace: &Workspace, need: Need) -> Result<()> {
+/// Mounts what is not mounted, and loads what is not loaded.
+pub(super) fn prepare(workspace: &Workspace, need: Need) -> Result<()> {
     if need < Need::Demo || !is_root() {
         return Ok(());
     }

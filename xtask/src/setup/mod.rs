@@ -239,7 +239,7 @@ pub(crate) fn install(workspace: &Workspace, need: Need) -> Result<Ready> {
         }));
     }
     // One that fails leaves its items missing; the others are tried all the same.
-    for step in [install_packages, install_linker, kernel::mount_missing] {
+    for step in [install_packages, install_linker, kernel::prepare] {
         if let Err(error) = step(workspace, need) {
             complain(&format!("    {error:#}"));
         }

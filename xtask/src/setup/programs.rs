@@ -10,19 +10,19 @@ struct Program {
     without: &'static str,
 }
 
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 4] = [
     Program {
         name: "ip",
         package: "iproute2",
         without: "the lab cannot make its nodes and pods",
     },
     Program {
-        name: "iptables",
+        name: "iptables-restore",
         package: "iptables",
         without: "the lab's enforcer cannot drop anything",
     },
     Program {
-        name: "ip6tables",
+        name: "ip6tables-restore",
         package: "iptables",
         without: "the lab's enforcer cannot drop IPv6",
     },
@@ -30,11 +30,6 @@ const PROGRAMS: [Program; 5] = [
         name: "ipset",
         package: "ipset",
         without: "the lab's enforcer cannot hold its sets of addresses",
-    },
-    Program {
-        name: "nsenter",
-        package: "util-linux",
-        without: "the lab cannot start the agents of its nodes",
     },
 ];
 
