@@ -312,7 +312,10 @@ mod tests {
         };
         assert!(line("compile_ms").contains("NOT MET"), "{text}");
         assert!(line("verdicts_per_second").contains("| met"), "{text}");
-        assert!(line("pod_change_us_median").contains("not measured"), "{text}");
+        assert!(
+            line("pod_change_us_median").contains("not measured"),
+            "{text}"
+        );
         assert!(!line("other").contains("met"), "{text}");
     }
 

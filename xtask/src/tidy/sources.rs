@@ -146,7 +146,7 @@ mod tests {
             of("a/src/lib.rs", &"\n".repeat(LINES)),
             Vec::<String>::new()
         );
-        assert_eq!(of("proto/src/generated/x.rs", &long), Vec::<String>::new());
+        assert_eq!(of("proto/src/gen/x.rs", &long), Vec::<String>::new());
     }
 
     #[test]
