@@ -1,6 +1,6 @@
 //! `cargo xtask test`: set up, build, check, and run every test that can run here. What does not run is named.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -189,28 +189,50 @@ fn one(workspace: &Workspace, binary: &Binary, arguments: &[String], summary: &m
     say(format_args!("==> {}", binary.name));
     let start = Instant::now();
     summary.binaries += 1;
-    let command = workspace.command(&binary.executable);
-    match runner::run(binary, command, arguments, std::io::stdout()) {
-        Ok((outcome, status)) => {
-            if !status.success() && outcome.failed.is_empty() {
-                summary.failures.push(format!("{}: {status}", binary.name));
-            } else if !outcome.closed {
-                summary
-                    .failures
-                    .push(format!("{}: it printed no `test result`", binary.name));
-            }
-            for name in &outcome.failed {
-                summary.failures.push(format!("{}: {name}", binary.name));
-            }
-            let mut named = outcome;
-            for (name, _) in &mut named.ignored {
-                *name = format!("{}: {name}", binary.name);
-            }
-            summary.outcome.add(named);
-        }
+    let run = |arguments: &[String]| {
+        let command = workspace.command(&binary.executable);
+        runner::run(binary, command, arguments, std::io::stdout())
+    };
+    match run(arguments) {
+        Ok((outcome, status)) => record(binary, outcome, status, summary),
         Err(error) => summary.failures.push(format!("{error:#}")),
     }
+    // `#[ignore]` cannot ask who runs it. We can: what is ignored for want of root only is run now.
+    let (for_root, ignored): (Vec<_>, Vec<_>) = std::mem::take(&mut summary.outcome.ignored)
+        .into_iter()
+        .partition(|(name, reason)| {
+            is_root() && name.starts_with(&binary.name) && reason.contains("needs root")
+        });
+    summary.outcome.ignored = ignored;
+    for (name, _) in for_root {
+        let Some(test) = name.strip_prefix(&format!("{}: ", binary.name)) else {
+            continue;
+        };
+        match run(&["--ignored".into(), "--exact".into(), test.to_owned()]) {
+            Ok((outcome, status)) => record(binary, outcome, status, summary),
+            Err(error) => summary.failures.push(format!("{error:#}")),
+        }
+    }
     say(format_args!("    {}: {}", binary.name, elapsed(start)));
+}
+
+/// Adds what one run of a binary came to, every test with the binary's name before its own.
+fn record(binary: &Binary, mut outcome: Outcome, status: ExitStatus, summary: &mut Summary) {
+    if !status.success() && outcome.failed.is_empty() {
+        let failure = format!("{}: {status}", binary.name);
+        summary.failures.push(failure);
+    } else if !outcome.closed {
+        let failure = format!("{}: it printed no `test result`", binary.name);
+        summary.failures.push(failure);
+    }
+    for name in &outcome.failed {
+        let failure = format!("{}: {name}", binary.name);
+        summary.failures.push(failure);
+    }
+    for (name, _) in &mut outcome.ignored {
+        *name = format!("{}: {name}", binary.name);
+    }
+    summary.outcome.add(outcome);
 }
 
 /// Examples in the documentation; cargo runs them by rustdoc, so they are no binaries of their own.

@@ -10,10 +10,7 @@ use super::lexer::code;
 const LINES: usize = 500;
 
 /// Folders whose files may be longer, and why.
-const LONGER: &[(&str, &str)] = &[(
-    "proto/src/generated",
-    "written by a generator, read by nobody",
-)];
+const LONGER: &[(&str, &str)] = &[("proto/src/gen", "written by a generator, read by nobody")];
 
 /// File names that say nothing of what is inside.
 const EMPTY_NAMES: &[&str] = &[
