@@ -78,14 +78,14 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         }
     }
     let chosen = choose(binaries, &options.only)?;
-    let before = leftovers::survey();
+    let before = leftovers::survey(workspace.target());
     for binary in &chosen {
         one(workspace, binary, &options.arguments, &mut summary);
     }
     if options.only.is_empty() {
         doctests(workspace, &mut summary);
     }
-    for left in leftovers::since(&before) {
+    for left in leftovers::since(&before, workspace.target()) {
         complain(&format!("LEFT BEHIND {left}"));
         summary.failures.push(format!("left behind: {left}"));
     }
