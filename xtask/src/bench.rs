@@ -264,8 +264,11 @@ fn conditions() -> String {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown CPU", |(_, model)| model.trim());
     let count = std::thread::available_parallelism().map_or(1, usize::from);
+    // A busy machine measures itself: the reader must be able to see that.
+    let load = read_line("/proc/loadavg");
+    let load = load.split_whitespace().next().unwrap_or("unknown");
     format!(
-        "Measured on {}, Linux {kernel}, {count} x {model}, by `cargo xtask bench --update`.",
+        "Measured on {}, Linux {kernel}, {count} x {model}, load {load}, by `cargo xtask bench --update`.",
         date.trim()
     )
 }
