@@ -270,16 +270,22 @@ impl Story {
              through rule by rule:\n"
         );
         self.run(
-            &["explain", "shop/web", "shop/db:5432"],
-            &["deny", "shop/db"],
+            &["explain", "monitoring/prometheus", "shop/db:5432"],
+            &["deny", "shop/allow-monitoring", "shop/db"],
         )?;
         println!("\nAnd the nodes, with what their CNI claims:\n");
         self.wait_for_cni()?;
         self.run(&["status"], &["node-1", "node-2", "flannel"])?;
         println!(
-            "\nThe metadata service is no pod, so no agent stands at its door: that connection is no violation here, but\n\
-             it is counted as answered although denied."
+            "\nThe metadata service is no pod: no agent stands at its door to see what arrives. So that connection is\n\
+             counted at its source, as answered although denied, and accuses nobody."
         );
+        let denied = u64::try_from(TRAFFIC.iter().filter(|row| !row.allowed).count())?;
+        wait_for(
+            Duration::from_secs(15),
+            "every denied connection is counted at its source",
+            || Ok((self.judged()?.denied_answered == denied).then_some(())),
+        )?;
         // All are final, and none was taken back, before anything changes.
         wait_for(
             Duration::from_secs(15),
@@ -447,6 +453,7 @@ impl Story {
             sum.allowed_delivered += counts.allowed_delivered;
             sum.denied_delivered += counts.denied_delivered;
             sum.denied_unanswered += counts.denied_unanswered;
+            sum.denied_answered += counts.denied_answered;
         }
         Ok(sum)
     }
