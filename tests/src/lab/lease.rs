@@ -210,6 +210,8 @@ pub fn sweep() -> Result<Vec<String>> {
                 said.extend(take_down(&name)?.into_iter().map(|line| format!("  {line}")));
             }
             Some(_) => {}
+            // One that is being made at this moment: its owner comes before its name.
+            None if name.starts_with('.') && is_fresh(&entry.path()) => {}
             None => said.push(format!(
                 "{} has no readable owner and is left alone; delete it by hand if no lab is running",
                 entry.path().display()
@@ -217,6 +219,14 @@ pub fn sweep() -> Result<Vec<String>> {
         }
     }
     Ok(said)
+}
+
+fn is_fresh(path: &Path) -> bool {
+    let made = fs::metadata(path).and_then(|metadata| metadata.modified());
+    // Gone is as good as finished: it has its name by now.
+    made.map_or(true, |at| {
+        at.elapsed().is_ok_and(|age| age < Duration::from_secs(60))
+    })
 }
 
 /// Ends the processes of a lab, unmounts what is mounted in its folder, removes folder and pins. Gives
