@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -31,6 +32,8 @@ const PIN_PREFIX: &str = "polproof-lab-";
 
 /// The labs of this process that are up, for the thread that waits for signals.
 static LIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whether that thread is taking them down.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The right to a lab's folders. Dropped, it takes down all that is left in them.
 #[derive(Debug)]
@@ -122,6 +125,14 @@ impl Drop for Lease {
         if let Err(error) = take_down(&self.id) {
             eprintln!("lab: {} is not wholly taken down: {error:#}", self.id);
         }
+    }
+}
+
+/// Waits for the end of the process if it was interrupted: what fails meanwhile fails because its lab
+/// is being taken down, and is no news.
+pub fn end_if_interrupted() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
     }
 }
 
@@ -340,6 +351,7 @@ fn wait_for_signal() {
             _ = terminate.recv() => 143,
         }
     });
+    INTERRUPTED.store(true, Ordering::SeqCst);
     let mut text = String::from("\nlab: interrupted; cleaning up\n");
     for id in live().iter() {
         if let Err(error) = take_down(id) {
