@@ -1,2 +1,33 @@
+//! The BPF programs of polproof: they see the connection attempts of a pod on the pod's own eth0, inside its
+//! network namespace, and write one record for each packet of a handshake.
+//!
+//! ```text
+//! eth0 ingress --ingress.rs--+
+//!                            +--parse.rs--> maps.rs (RECORDS ring, COUNTERS per CPU)
+//! eth0 egress  --egress.rs---+
+//! ```
+//!
+//! They refuse to change a packet or its fate: every path ends in `TC_ACT_UNSPEC` (`TCX_NEXT`). What they leave
+//! out they count. One program serves all pods: the namespace is read from the packet's device.
+//!
+//! What these hooks cannot see: packets that never reach eth0 (a pod to itself, hostNetwork pods), and traffic of
+//! another program on the same hook that ends the chain first; the agent checks that there is none.
 #![no_std]
 #![no_main]
+
+mod egress;
+mod ingress;
+mod maps;
+mod parse;
+
+/// The verifier proves that no path panics, since it would refuse this loop.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// Needed for helpers that only GPL-compatible programs may call (`bpf_probe_read_kernel`).
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -15,5 +15,11 @@ pub mod config;
 pub mod judge;
 pub mod observe;
 pub mod pods;
+mod privilege;
 pub mod report;
+mod run;
 pub mod telemetry;
+mod uninstall;
+
+pub use run::run;
+pub use uninstall::uninstall;

@@ -1,1 +1,38 @@
-fn main() {}
+//! The `polproof-agent` command: settings, log, and off it goes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use polproof_agent::config::{Args, Command, Config};
+use polproof_agent::{run, telemetry, uninstall};
+
+fn main() -> ExitCode {
+    match start(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    let command = args.command;
+    let config = Config::resolve(args)?;
+    telemetry::init_log(config.log_format, &config.log_level)?;
+    match command {
+        Some(Command::Uninstall) => uninstall(&config.bpf_dir),
+        None => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(run(config)),
+    }
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of a command goes to standard error, log or no log"
+)]
+fn fail(error: &anyhow::Error) {
+    eprintln!("polproof-agent: {error:#}");
+}

@@ -42,7 +42,7 @@ pub struct DecidingPolicy {
 }
 
 /// What identifies a finding: equal keys are one finding, counted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FindingKey {
     /// The kind.
     pub kind: FindingKind,
@@ -81,6 +81,9 @@ pub struct Sample {
 }
 
 /// What happened to one finding since the last report.
+///
+/// The attempts counted in `observed` are judged for good together: later, as one, or (if they were old already)
+/// in this very delta. That is why a report may hold two deltas of one key, though it rarely does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingDelta {
     /// Which finding.
@@ -128,6 +131,25 @@ pub enum InconclusiveReason {
     StateEvicted,
     /// The programs were attached only after the pod could already talk.
     AttachedLate,
+}
+
+impl InconclusiveReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::WithinGrace,
+        Self::SourceUnidentified,
+        Self::SourceIsNode,
+        Self::SourceAmbiguous,
+        Self::DestinationUnidentified,
+        Self::HookShared,
+        Self::NotAnswered,
+        Self::ExpectationUnknown,
+        Self::RecordsLost,
+        Self::ExpectationChanged,
+        Self::SnapshotNotReady,
+        Self::StateEvicted,
+        Self::AttachedLate,
+    ];
 }
 
 /// Deltas of judged attempts (see the wire's `JudgedCounts`).

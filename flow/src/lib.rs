@@ -7,6 +7,20 @@
 //! It refuses to know the kernel's layout, the wire's and the API server's, and the clock: time
 //! is an argument. `Inconclusive(reason)` is a value here, never an error.
 
+mod attempt;
+mod early;
+mod expectation;
 pub mod finding;
+mod history;
+pub mod judge;
+mod ledger;
+mod namespaces;
 pub mod netns;
 pub mod record;
+mod settings;
+mod table;
+
+pub use expectation::Here;
+pub use judge::{Judge, Restored, Tally};
+pub use namespaces::Binding;
+pub use settings::Settings;

@@ -4,4 +4,5 @@
 //! pins, processes) it takes down again, also after a crash of an earlier run.
 
 pub mod cluster;
+pub mod foreign;
 pub mod netns;

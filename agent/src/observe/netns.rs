@@ -1,0 +1,88 @@
+//! Short visits to network namespaces, and the clock and boot that records belong to.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::time::{ClockId, clock_gettime};
+use polproof_flow::record::{Instant, NetnsCookie};
+
+use super::error::ObserveError;
+
+/// `SO_NETNS_COOKIE` of include/uapi/asm-generic/socket.h (Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The moment, on the clock that the BPF programs read (CLOCK_MONOTONIC).
+pub fn now() -> Instant {
+    // CLOCK_MONOTONIC exists on every Linux and is never negative.
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(std::time::Duration::from)
+        .unwrap_or_default();
+    Instant(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The kernel's id of this boot: monotonic times and namespace cookies mean nothing outside it. Empty if
+/// /proc/sys/kernel/random/boot_id cannot be read.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Runs `work` on a thread of its own inside the namespace that `path` is bound to. No descriptor of the namespace
+/// outlives the call: one that did would keep the pod's interfaces alive.
+pub(super) fn visit<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, ObserveError> + Send,
+) -> Result<T, ObserveError> {
+    let failed = |source: io::Error| ObserveError::Enter {
+        path: path.to_owned(),
+        source,
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("netns-visit".to_owned())
+            .spawn_scoped(scope, || {
+                let file = File::open(path).map_err(failed)?;
+                setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
+                    .map_err(|errno| failed(errno.into()))?;
+                drop(file);
+                work()
+            })
+            .map_err(failed)?
+            .join()
+            .map_err(|_| {
+                failed(io::Error::other(
+                    "the thread inside it panicked, which is a bug",
+                ))
+            })?
+    })
+}
+
+/// Cookie of the calling thread's network namespace.
+pub(super) fn cookie() -> Result<NetnsCookie, ObserveError> {
+    let failed = |source| ObserveError::Inside {
+        what: "read the cookie (SO_NETNS_COOKIE, Linux 5.14)",
+        source,
+    };
+    // Any socket will do; an unbound datagram socket cannot be made with std, and a bound one needs `lo` up.
+    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(failed)?;
+    let mut cookie: u64 = 0;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the option writes at most `length` bytes, the size of `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    Ok(NetnsCookie(cookie))
+}

@@ -1,0 +1,365 @@
+//! Our own consumer of the pinned BPF ring buffer.
+//!
+//! A usual consumer hands space back to the kernel as it reads. Here the consumer position, which lives in
+//! the pinned map and so survives the agent, is the durable cursor: it may move only after what was read has been
+//! committed. So [`RingReader::read`] walks ahead of it, and [`RingReader::release`] moves it.
+//!
+//! Layout (Documentation/bpf/ringbuf.rst): one page with the consumer position, writable; one page with the producer
+//! position and then the data twice in a row, read-only, so that a record that wraps is contiguous. Before each
+//! record stand 8 bytes: length with a busy and a discard bit, and a page offset.
+//!
+//! # Waiting
+//!
+//! The kernel wakes a waiting reader only for a record at exactly the consumer position. A reader that is ahead
+//! of it is not woken. Forcing a wake-up for every record would cost the traffic an inter-processor interrupt each; instead
+//! the reader asks [`RingReader::must_poll`] before it waits:
+//!
+//! * `Some(ZERO)`: records are there, read on;
+//! * `Some(interval)`: something read is not released yet; wait for the descriptor *or* the interval;
+//! * `None`: all is read and released; the kernel will wake the descriptor for the next record.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use aya::maps::MapData;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use polproof_agent_common::PacketRecord;
+use polproof_flow::record::Record;
+use serde::{Deserialize, Serialize};
+use zerocopy::FromBytes;
+
+use super::decode::from_packet;
+use super::error::ObserveError;
+use super::netns::boot_id;
+
+/// The kernel is still writing the record.
+const BUSY: u32 = 1 << 31;
+/// The record was given up.
+const DISCARD: u32 = 1 << 30;
+/// Before each record.
+const HEADER: u64 = 8;
+/// How often to look while the kernel does not wake us; well below the second in which a finding must show.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Which ring a position belongs to: a position means nothing in another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingId {
+    /// The boot of the node.
+    pub boot_id: String,
+    /// The kernel's id of the map.
+    pub map_id: u32,
+}
+
+/// What one [`RingReader::read`] met besides records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOutcome {
+    /// Records that were to be written and are missing, by the gaps in the CPUs' sequence numbers.
+    pub lost: u64,
+    /// Records that are not of this ABI.
+    pub undecodable: u64,
+}
+
+/// A mapped range of the ring.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the mapping is memory shared with the kernel, not bound to a thread; all access goes through `RingReader`.
+unsafe impl Send for Mapping {}
+// SAFETY: through a shared reference only atomic loads are made; what writes takes `&mut`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(
+        map: BorrowedFd<'_>,
+        offset: usize,
+        length: usize,
+        protection: ProtFlags,
+    ) -> io::Result<Self> {
+        let size = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: the kernel chooses the address, so nothing of ours is mapped over.
+        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, map, offset) }?;
+        Ok(Self {
+            start: start.cast(),
+            length,
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one that was mapped, and nothing borrows it any more. Failure would leave it mapped.
+        let _ = unsafe { munmap(self.start.cast(), self.length) };
+    }
+}
+
+/// The one consumer of the record ring. See the module's text for how to wait on it.
+#[derive(Debug)]
+pub struct RingReader {
+    map: MapData,
+    id: RingId,
+    consumer: Mapping,
+    producer: Mapping,
+    page: usize,
+    size: u64,
+    /// Read up to here.
+    position: u64,
+    /// Handed back to the kernel up to here.
+    released: u64,
+    /// Last sequence number seen of each CPU; `None` before the first.
+    sequences: Vec<Option<u64>>,
+}
+
+impl RingReader {
+    /// Maps the ring; reading begins where the last reader released.
+    pub(super) fn new(map: MapData) -> Result<Self, ObserveError> {
+        let map_id = map.info()?.id();
+        let failed = |source| ObserveError::Inside {
+            what: "map the record ring (mmap)",
+            source,
+        };
+        let size = max_entries(&map).map_err(failed)?;
+        let page = page_size().map_err(failed)?;
+        let length = usize::try_from(size).map_err(|error| failed(io::Error::other(error)))?;
+        let consumer = Mapping::new(
+            map.fd().as_fd(),
+            0,
+            page,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        )
+        .map_err(failed)?;
+        let producer = Mapping::new(
+            map.fd().as_fd(),
+            page,
+            page + 2 * length,
+            ProtFlags::PROT_READ,
+        )
+        .map_err(failed)?;
+        let mut this = Self {
+            map,
+            id: RingId {
+                boot_id: boot_id(),
+                map_id,
+            },
+            consumer,
+            producer,
+            page,
+            size,
+            position: 0,
+            released: 0,
+            sequences: Vec::new(),
+        };
+        this.released = this.consumer_position().load(Ordering::Acquire);
+        this.position = this.released;
+        Ok(this)
+    }
+
+    /// Which ring this is.
+    pub fn id(&self) -> RingId {
+        self.id.clone()
+    }
+
+    /// Read up to here; a position for [`Self::release`] and [`Self::seek`]. Bytes since the ring was made.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Skips what was committed before a crash: records up to `position`, which must have come from this ring
+    /// ([`RingId`]), are read over (so that a loss right after them is still noticed) and released. Says whether it did: a
+    /// position before the consumer's or after the producer's is ignored.
+    pub fn seek(&mut self, position: u64) -> bool {
+        let producer = self.producer_position().load(Ordering::Acquire);
+        if position < self.position || position > producer {
+            return false;
+        }
+        while self.position < position {
+            let Some(entry) = self.next(position) else {
+                break;
+            };
+            if let Entry::Record(packet) = entry {
+                self.gap(packet.cpu, packet.cpu_sequence);
+            }
+        }
+        self.position = position;
+        self.release(position);
+        true
+    }
+
+    /// Appends up to `max` records, each with the position after it, and moves on; releases nothing. Fewer than `max`
+    /// means that no more are ready.
+    pub fn read(&mut self, out: &mut Vec<(u64, Record)>, max: usize) -> ReadOutcome {
+        let mut outcome = ReadOutcome::default();
+        let producer = self.producer_position().load(Ordering::Acquire);
+        let mut taken = 0;
+        while taken < max {
+            let Some(entry) = self.next(producer) else {
+                break;
+            };
+            match entry {
+                Entry::Record(packet) => {
+                    outcome.lost = outcome
+                        .lost
+                        .saturating_add(self.gap(packet.cpu, packet.cpu_sequence));
+                    match from_packet(&packet) {
+                        Ok(record) => {
+                            out.push((self.position, record));
+                            taken += 1;
+                        }
+                        Err(_) => outcome.undecodable += 1,
+                    }
+                }
+                Entry::Foreign => outcome.undecodable += 1,
+                Entry::Discarded => {}
+            }
+        }
+        outcome
+    }
+
+    /// Hands everything before `position` back to the kernel. Positions that were not read yet, and those already
+    /// released, change nothing.
+    pub fn release(&mut self, position: u64) {
+        let position = position.min(self.position);
+        if position <= self.released {
+            return;
+        }
+        self.released = position;
+        self.consumer_position().store(position, Ordering::Release);
+        // The kernel publishes a record and then looks at our position; we publish the position and then look for
+        // records (`must_poll`). With a full barrier on both sides one of the two sees the other.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the descriptor alone may be waited for; see the module's text.
+    pub fn must_poll(&self) -> Option<Duration> {
+        let producer = self.producer_position().load(Ordering::Acquire);
+        if self.position < producer && self.header_at(self.position) & BUSY == 0 {
+            return Some(Duration::ZERO);
+        }
+        (self.position != self.released).then_some(POLL)
+    }
+
+    /// The entry at the position, if it is complete and before `limit`; steps over it.
+    fn next(&mut self, limit: u64) -> Option<Entry> {
+        if self.position >= limit {
+            return None;
+        }
+        let header = self.header_at(self.position);
+        if header & BUSY != 0 {
+            return None;
+        }
+        let length = u64::from(header & !(BUSY | DISCARD));
+        let next = self.position + (length + HEADER).next_multiple_of(HEADER);
+        if length > self.size || next > limit {
+            // Not the kernel's writing: stay, rather than read beyond what is there.
+            return None;
+        }
+        let entry = if header & DISCARD != 0 {
+            Entry::Discarded
+        } else if length == size_of::<PacketRecord>() as u64 {
+            match PacketRecord::read_from_bytes(
+                &self.bytes_at::<{ size_of::<PacketRecord>() }>(self.position + HEADER),
+            ) {
+                Ok(packet) => Entry::Record(packet),
+                Err(_) => Entry::Foreign,
+            }
+        } else {
+            Entry::Foreign
+        };
+        self.position = next;
+        Some(entry)
+    }
+
+    /// How many sequence numbers of a CPU were skipped before this one. The first one of a CPU says nothing.
+    fn gap(&mut self, cpu: u16, sequence: u64) -> u64 {
+        let cpu = usize::from(cpu);
+        if self.sequences.len() <= cpu {
+            self.sequences.resize(cpu + 1, None);
+        }
+        let Some(last) = self.sequences.get_mut(cpu) else {
+            return 0;
+        };
+        let gap = last.map_or(0, |last| sequence.saturating_sub(last.saturating_add(1)));
+        *last = Some(sequence);
+        gap
+    }
+
+    fn consumer_position(&self) -> &AtomicU64 {
+        // SAFETY: the page is mapped as long as `self` lives, and aligned; its first word is the consumer position.
+        unsafe { self.consumer.start.cast().as_ref() }
+    }
+
+    fn producer_position(&self) -> &AtomicU64 {
+        // SAFETY: as above; the page is read-only, and only loads are made.
+        unsafe { self.producer.start.cast().as_ref() }
+    }
+
+    /// Where the data of a ring position is in memory.
+    fn data_at(&self, position: u64) -> *const u8 {
+        // The size is a power of two that fits `usize` (it was mapped).
+        let within = usize::try_from(position & (self.size - 1)).unwrap_or(0);
+        self.producer
+            .start
+            .as_ptr()
+            .cast_const()
+            .wrapping_add(self.page + within)
+    }
+
+    fn header_at(&self, position: u64) -> u32 {
+        // SAFETY: inside the mapping and aligned to 8: positions are multiples of 8. The kernel writes the word with release
+        // order when the record is complete.
+        let header = unsafe { AtomicU32::from_ptr(self.data_at(position).cast_mut().cast()) };
+        header.load(Ordering::Acquire)
+    }
+
+    fn bytes_at<const N: usize>(&self, position: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        // SAFETY: the data is mapped twice in a row and N is at most the ring's size, so the range is inside; the kernel
+        // does not write to a committed record before it is released.
+        unsafe { std::ptr::copy_nonoverlapping(self.data_at(position), bytes.as_mut_ptr(), N) };
+        bytes
+    }
+}
+
+impl AsFd for RingReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.fd().as_fd()
+    }
+}
+
+impl AsRawFd for RingReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.map.fd().as_fd().as_raw_fd()
+    }
+}
+
+/// One entry of the ring.
+enum Entry {
+    Record(PacketRecord),
+    /// Of another length.
+    Foreign,
+    Discarded,
+}
+
+fn page_size() -> io::Result<usize> {
+    // SAFETY: no precondition.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).map_err(io::Error::other)
+}
+
+/// Size of the ring in bytes: that of the pinned map, which an earlier agent may have made with another setting.
+fn max_entries(map: &MapData) -> io::Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path)?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("max_entries:"))
+        .and_then(|value| value.trim().parse::<u64>().ok())
+        .filter(|size| size.is_power_of_two())
+        .ok_or_else(|| io::Error::other("the kernel does not say the ring's size"))
+}

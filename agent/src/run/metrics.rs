@@ -1,0 +1,300 @@
+//! The list of metrics.
+
+use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
+
+pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
+    let mut m = Metrics::default();
+    m.info("polproof_agent_build_info", "Always 1; the version is in the label", ("version", env!("CARGO_PKG_VERSION")));
+    kernel(&mut m, figures);
+    pods(&mut m, figures);
+    judge(&mut m, figures);
+    report(&mut m, figures);
+    m
+}
+
+fn kernel(m: &mut Metrics, figures: &Arc<Figures>) {
+    let read = |field: fn(&crate::observe::Counters) -> u64| {
+        let figures = Arc::clone(figures);
+        move || field(&figures.pods.kernel())
+    };
+    m.counter(
+        "polproof_kernel_records",
+        "Records that the BPF programs were to write, since their maps were made",
+        read(|c| c.records),
+    );
+    m.counter(
+        "polproof_kernel_records_lost",
+        "Of those, lost because the ring buffer was full",
+        read(|c| c.ring_full),
+    );
+    m.counter(
+        "polproof_kernel_packets_unparsed",
+        "Packets whose headers could not be walked",
+        read(|c| c.unparsed),
+    );
+    m.counter(
+        "polproof_kernel_fragments",
+        "Non-first fragments, which carry no ports",
+        read(|c| c.fragments),
+    );
+    m.counter(
+        "polproof_kernel_no_cookie",
+        "Records not written because the namespace could not be read",
+        read(|c| c.no_cookie),
+    );
+}
+
+fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
+    let s = &figures.pods;
+    m.gauge(
+        "polproof_namespaces",
+        "Network namespaces in --netns-dir",
+        atomic(s, |s| &s.namespaces),
+    );
+    m.gauge(
+        "polproof_namespaces_attached",
+        "Of those, watched by the programs",
+        atomic(s, |s| &s.attached),
+    );
+    m.gauge(
+        "polproof_namespaces_unidentified",
+        "Attached, pod unknown",
+        atomic(s, |s| &s.unidentified),
+    );
+    m.gauge(
+        "polproof_namespaces_contradicted",
+        "Attached, witnesses of the identity disagree",
+        atomic(s, |s| &s.contradicted),
+    );
+    m.gauge(
+        "polproof_hooks_shared",
+        "Attached, another program is on eth0 too",
+        atomic(s, |s| &s.hooks_shared),
+    );
+    m.gauge(
+        "polproof_pods_expected",
+        "Living pods of this node with a network of their own",
+        atomic(s, |s| &s.pods_expected),
+    );
+    m.gauge(
+        "polproof_pods_watched",
+        "Of those, identified and attached",
+        atomic(s, |s| &s.pods_watched),
+    );
+    m.counter(
+        "polproof_attach_failures",
+        "Failed tries to attach",
+        atomic(s, |s| &s.attach_failures),
+    );
+    m.counter(
+        "polproof_links_collected",
+        "Dead links removed",
+        atomic(s, |s| &s.links_collected),
+    );
+    let view = figures.view.clone();
+    m.gauge(
+        "polproof_view_ready",
+        "1 once every kind of object is listed",
+        move || u64::from(view.borrow().ready),
+    );
+    let view = figures.view.clone();
+    m.gauge(
+        "polproof_view_stale",
+        "1 while the source of objects has a problem",
+        move || u64::from(view.borrow().problem.is_some()),
+    );
+    let view = figures.view.clone();
+    m.gauge(
+        "polproof_view_policies",
+        "NetworkPolicies in the view",
+        move || view.borrow().snapshot.count(Kind::NetworkPolicy) as u64,
+    );
+}
+
+fn judge(m: &mut Metrics, figures: &Arc<Figures>) {
+    let s = &figures.judge;
+    m.counter(
+        "polproof_records",
+        "Records read from the ring buffer",
+        atomic(s, |s| &s.records),
+    );
+    m.counter(
+        "polproof_records_lost",
+        "Records missing in the ring buffer",
+        atomic(s, |s| &s.records_lost),
+    );
+    m.counter(
+        "polproof_records_undecodable",
+        "Records that made no sense",
+        atomic(s, |s| &s.records_undecodable),
+    );
+    m.counter(
+        "polproof_attempts",
+        "Connection attempts, at either side",
+        atomic(s, |s| &s.attempts),
+    );
+    m.counter(
+        "polproof_attempts_exempt",
+        "Attempts that no policy speaks of",
+        atomic(s, |s| &s.exempt),
+    );
+    m.counter(
+        "polproof_attempts_evicted",
+        "Attempts evicted from a full table",
+        atomic(s, |s| &s.evicted),
+    );
+    m.counter(
+        "polproof_attempts_allowed_delivered",
+        "Attempts allowed and delivered",
+        atomic(s, |s| &s.allowed_delivered),
+    );
+    m.counter(
+        "polproof_violations_observed",
+        "Attempts denied and delivered, at first sight",
+        atomic(s, |s| &s.unenforced_observed),
+    );
+    m.counter(
+        "polproof_violations_settled",
+        "Of those, judged for good",
+        atomic(s, |s| &s.unenforced_settled),
+    );
+    m.counter(
+        "polproof_violations_retracted",
+        "Of those, taken back",
+        atomic(s, |s| &s.unenforced_retracted),
+    );
+    for reason in InconclusiveReason::ALL {
+        let stats = Arc::clone(s);
+        m.labelled(
+            "polproof_attempts_inconclusive",
+            "Attempts without a verdict, by reason",
+            ("reason", format!("{reason:?}")),
+            move || stats.inconclusive(reason),
+        );
+    }
+    m.counter(
+        "polproof_judge_appends",
+        "Entries committed to the spool",
+        atomic(s, |s| &s.appends),
+    );
+    m.counter(
+        "polproof_judge_append_failures",
+        "Entries that could not be committed at once",
+        atomic(s, |s| &s.append_failures),
+    );
+    m.counter(
+        "polproof_judge_dropped",
+        "Attempts given up because they could never be committed",
+        atomic(s, |s| &s.dropped),
+    );
+    m.counter(
+        "polproof_judge_keep_failures",
+        "Views that could not be kept on disk",
+        atomic(s, |s| &s.keep_failures),
+    );
+    m.gauge(
+        "polproof_ring_lag_bytes",
+        "Bytes read from the ring buffer and not committed",
+        atomic(s, |s| &s.ring_lag_bytes),
+    );
+    m.gauge(
+        "polproof_attempts_held",
+        "Attempts in memory",
+        atomic(s, |s| &s.attempts_held),
+    );
+    m.gauge(
+        "polproof_findings_unsettled",
+        "Reported groups of attempts not judged for good",
+        atomic(s, |s| &s.unsettled),
+    );
+    m.gauge(
+        "polproof_findings_unreported",
+        "Findings waiting to be committed",
+        atomic(s, |s| &s.unreported),
+    );
+}
+
+fn report(m: &mut Metrics, figures: &Arc<Figures>) {
+    let s = &figures.spool;
+    m.counter(
+        "polproof_spool_entries",
+        "Entries written to the spool",
+        atomic(s, |s| &s.entries),
+    );
+    m.counter(
+        "polproof_spool_batches",
+        "Batches numbered",
+        atomic(s, |s| &s.batches),
+    );
+    m.counter(
+        "polproof_spool_batches_dropped",
+        "Unconfirmed batches dropped because the spool was full",
+        atomic(s, |s| &s.batches_dropped),
+    );
+    m.counter(
+        "polproof_spool_corrupt",
+        "Damaged places in the spool",
+        atomic(s, |s| &s.corrupt),
+    );
+    m.counter(
+        "polproof_spool_append_errors",
+        "Appends that failed",
+        atomic(s, |s| &s.append_errors),
+    );
+    m.gauge(
+        "polproof_spool_bytes",
+        "Bytes on disk",
+        atomic(s, |s| &s.bytes),
+    );
+    m.gauge(
+        "polproof_spool_segments",
+        "Segments on disk",
+        atomic(s, |s| &s.segments),
+    );
+    m.gauge(
+        "polproof_spool_unconfirmed",
+        "Batches that the collector has not confirmed",
+        atomic(s, |s| &s.unconfirmed),
+    );
+    let s = &figures.stream;
+    m.gauge(
+        "polproof_stream_connected",
+        "1 while the collector has welcomed us",
+        atomic(s, |s| &s.connected),
+    );
+    m.counter(
+        "polproof_stream_connects",
+        "Streams welcomed",
+        atomic(s, |s| &s.connects),
+    );
+    m.counter(
+        "polproof_stream_failures",
+        "Tries and streams that failed",
+        atomic(s, |s| &s.failures),
+    );
+    m.counter(
+        "polproof_stream_batches_sent",
+        "Batches sent, resent ones included",
+        atomic(s, |s| &s.batches_sent),
+    );
+    m.counter(
+        "polproof_stream_batches_refused",
+        "Batches too large to send",
+        atomic(s, |s| &s.batches_refused),
+    );
+    m.gauge(
+        "polproof_stream_confirmed",
+        "Highest batch number confirmed",
+        atomic(s, |s| &s.confirmed),
+    );
+    m.counter(
+        "polproof_stream_heartbeats",
+        "Heartbeats sent",
+        atomic(s, |s| &s.heartbeats),
+    );
+    m.counter(
+        "polproof_stream_heartbeats_skipped",
+        "Heartbeats not sent because of congestion",
+        atomic(s, |s| &s.heartbeats_skipped),
+    );
+}

@@ -1,0 +1,333 @@
+//! Views of the cluster over time, and since when each connection's expectation has been what it is.
+
+use std::collections::{HashMap, VecDeque};
+
+use polproof_policy::{Snapshot, Uid};
+
+use crate::expectation::{Call, Here, Judgement, Tuple, judge};
+use crate::finding::{FindingKey, InconclusiveReason};
+use crate::record::Instant;
+use crate::settings::Settings;
+
+#[derive(Debug)]
+struct View {
+    /// Grows by one with each view.
+    sequence: u64,
+    /// From when on it was in force.
+    at: Instant,
+    snapshot: Snapshot,
+}
+
+/// The time up to the newest view for which a judgement has held.
+#[derive(Clone, Debug)]
+struct Run {
+    /// At least since then.
+    since: Instant,
+    /// Sequence of the newest view looked at.
+    looked_at: u64,
+    judgement: Judgement,
+    /// Whether it is known to have begun then; else older views were not looked at.
+    begun: bool,
+    /// What an attempt within the grace time after `since` is to be told.
+    because: InconclusiveReason,
+}
+
+/// Views of the last minute or so, and the memo of runs.
+#[derive(Debug)]
+pub(crate) struct History {
+    views: VecDeque<View>,
+    next: u64,
+    /// When the first view of this process came; views before it are from before a restart.
+    live_from: Option<Instant>,
+    memo: Memo,
+    evaluations: u64,
+}
+
+impl History {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            views: VecDeque::new(),
+            next: 1,
+            live_from: None,
+            memo: Memo::new(settings.max_tuples),
+            evaluations: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    /// When this process first saw the cluster.
+    pub(crate) fn live_from(&self) -> Option<Instant> {
+        self.live_from
+    }
+
+    /// A view from before a restart, oldest first.
+    pub(crate) fn restore(&mut self, at: Instant, snapshot: Snapshot) {
+        self.push(at, snapshot);
+    }
+
+    /// A view, in force from `at` on.
+    pub(crate) fn add(&mut self, at: Instant, snapshot: Snapshot, settings: &Settings) {
+        if self.live_from.is_none() {
+            self.live_from = Some(at);
+        } else if let Some(newest) = self.views.back()
+            && newest.snapshot.version() == snapshot.version()
+        {
+            return;
+        }
+        self.push(at, snapshot);
+        let keep_from = at.minus(settings.retention());
+        while self.views.len() > settings.max_snapshots.max(1)
+            || self
+                .views
+                .get(1)
+                .is_some_and(|second| second.at <= keep_from)
+        {
+            self.views.pop_front();
+        }
+    }
+
+    fn push(&mut self, at: Instant, snapshot: Snapshot) {
+        let at = self.views.back().map_or(at, |newest| newest.at.max(at));
+        self.views.push_back(View {
+            sequence: self.next,
+            at,
+            snapshot,
+        });
+        self.next += 1;
+    }
+
+    /// Forgets what is known of tuples: a namespace is another pod's than it was thought to be.
+    pub(crate) fn forget(&mut self) {
+        self.memo.clear();
+    }
+
+    /// What an attempt that began at `at` is to be judged by.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be judged: its expectation was not constant from the grace time before it to the
+    /// aftermath (as far as that is known by now), or the reason that every view gives.
+    pub(crate) fn expect(
+        &mut self,
+        tuple: &Tuple,
+        uid: &Uid,
+        at: Instant,
+        here: &Here,
+        settings: &Settings,
+    ) -> Result<Call, InconclusiveReason> {
+        let from = at.minus(settings.grace);
+        let Some(run) = self.run(tuple, uid, from, here) else {
+            return Err(InconclusiveReason::SnapshotNotReady);
+        };
+        if run.since > at {
+            return self.expect_then(tuple, uid, at, here, settings);
+        }
+        match &run.judgement.call {
+            // Nobody is accused, so it does not matter for how long it has been so.
+            Call::Exempt => Ok(Call::Exempt),
+            Call::Allow => Ok(Call::Allow),
+            Call::Undecided(reason) => Err(*reason),
+            Call::Deny(_) if run.since > from && run.begun => Err(run.because),
+            Call::Deny(_) if run.since > from => self.expect_then(tuple, uid, at, here, settings),
+            call @ Call::Deny(_) => Ok(call.clone()),
+        }
+    }
+
+    /// The run up to the newest view, which costs one evaluation for each view since it was last asked for.
+    fn run(&mut self, tuple: &Tuple, uid: &Uid, from: Instant, here: &Here) -> Option<&Run> {
+        let newest = self.views.back()?.sequence;
+        let oldest = self.views.front()?.sequence;
+        let held = self
+            .memo
+            .take(tuple)
+            .filter(|run| run.looked_at + 1 >= oldest);
+        let run = match held {
+            Some(mut run) => {
+                let skip = usize::try_from(run.looked_at + 1 - oldest).unwrap_or(usize::MAX);
+                for view in self.views.iter().skip(skip) {
+                    self.evaluations += 1;
+                    let now = judge(&view.snapshot, here, tuple, uid);
+                    match run.judgement.through(&now) {
+                        Some(through) => run.judgement = through,
+                        None => {
+                            run.because = now.because(&run.judgement);
+                            run.since = view.at;
+                            run.begun = true;
+                            run.judgement = now;
+                        }
+                    }
+                }
+                run.looked_at = newest;
+                run
+            }
+            None => {
+                let mut views = self.views.iter().rev();
+                let view = views.next()?;
+                self.evaluations += 1;
+                let mut run = Run {
+                    since: view.at,
+                    looked_at: newest,
+                    judgement: judge(&view.snapshot, here, tuple, uid),
+                    begun: false,
+                    because: InconclusiveReason::WithinGrace,
+                };
+                for view in views {
+                    // Who is to be accused must be known for the whole grace time; more is not needed.
+                    if run.since <= from {
+                        break;
+                    }
+                    self.evaluations += 1;
+                    let before = judge(&view.snapshot, here, tuple, uid);
+                    let Some(through) = before.through(&run.judgement) else {
+                        run.because = run.judgement.because(&before);
+                        run.begun = true;
+                        break;
+                    };
+                    run.judgement = through;
+                    run.since = view.at;
+                }
+                run
+            }
+        };
+        Some(self.memo.put(*tuple, run))
+    }
+
+    /// The slow way, for an attempt older than the run: look at every view from the grace time before it to the
+    /// aftermath.
+    fn expect_then(
+        &mut self,
+        tuple: &Tuple,
+        uid: &Uid,
+        at: Instant,
+        here: &Here,
+        settings: &Settings,
+    ) -> Result<Call, InconclusiveReason> {
+        let until = at.plus(settings.after());
+        let from = at.minus(settings.grace);
+        let then = self.views.partition_point(|view| view.at <= at);
+        let Some(view) = then.checked_sub(1).and_then(|index| self.views.get(index)) else {
+            // Before everything that is known.
+            return Err(InconclusiveReason::WithinGrace);
+        };
+        self.evaluations += 1;
+        let mut judgement = judge(&view.snapshot, here, tuple, uid);
+        match judgement.call {
+            Call::Exempt | Call::Allow => return Ok(judgement.call),
+            Call::Undecided(reason) => return Err(reason),
+            Call::Deny(_) => {}
+        }
+        let mut since = view.at;
+        for view in self.views.iter().take(then.saturating_sub(1)).rev() {
+            if since <= from {
+                break;
+            }
+            self.evaluations += 1;
+            let before = judge(&view.snapshot, here, tuple, uid);
+            match before.through(&judgement) {
+                Some(through) => judgement = through,
+                None => return Err(judgement.because(&before)),
+            }
+            since = view.at;
+        }
+        if since > from {
+            return Err(InconclusiveReason::WithinGrace);
+        }
+        for view in self.views.iter().skip(then) {
+            if view.at > until {
+                break;
+            }
+            self.evaluations += 1;
+            let after = judge(&view.snapshot, here, tuple, uid);
+            match judgement.through(&after) {
+                Some(through) => judgement = through,
+                None => return Err(InconclusiveReason::ExpectationChanged),
+            }
+        }
+        Ok(judgement.call)
+    }
+
+    /// Whether the denial that a finding tells of held from its first attempt to the aftermath of its last.
+    ///
+    /// The key itself says what held when the attempts were observed, and that it had held for the grace time.
+    /// So it is enough that every view from then on says the same: the same ends, and at least one of the same
+    /// policies in the same generation, throughout. Where there is a gap (the agent was not running), the first
+    /// view after it takes part: both banks of the gap must agree. What that cannot see is a change that was
+    /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
+    /// put on again.
+    pub(crate) fn upholds(
+        &mut self,
+        key: &FindingKey,
+        first: Instant,
+        last: Instant,
+        here: &Here,
+        settings: &Settings,
+    ) -> bool {
+        let Some((tuple, uid)) = crate::expectation::question(key) else {
+            return false;
+        };
+        let until = last
+            .plus(settings.after())
+            .max(self.live_from.unwrap_or(last));
+        let then = self
+            .views
+            .partition_point(|view| view.at <= first)
+            .saturating_sub(1);
+        let mut held: Option<Judgement> = None;
+        for view in self.views.iter().skip(then) {
+            if view.at > until && held.is_some() {
+                break;
+            }
+            self.evaluations += 1;
+            let now = judge(&view.snapshot, here, &tuple, uid);
+            if !now.upholds(key) {
+                return false;
+            }
+            held = match held {
+                None => Some(now),
+                Some(before) => match before.through(&now) {
+                    Some(through) => Some(through),
+                    None => return false,
+                },
+            };
+        }
+        held.is_some()
+    }
+}
+
+/// Runs by tuple in two generations: when the young one is full, the old one goes.
+#[derive(Debug)]
+struct Memo {
+    bound: usize,
+    young: HashMap<Tuple, Run>,
+    old: HashMap<Tuple, Run>,
+}
+
+impl Memo {
+    fn new(bound: usize) -> Self {
+        Self {
+            bound: bound.max(1),
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
+    fn take(&mut self, tuple: &Tuple) -> Option<Run> {
+        self.young.remove(tuple).or_else(|| self.old.remove(tuple))
+    }
+
+    fn put(&mut self, tuple: Tuple, run: Run) -> &Run {
+        if self.young.len() >= self.bound {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.entry(tuple).insert_entry(run).into_mut()
+    }
+}

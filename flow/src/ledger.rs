@@ -1,0 +1,356 @@
+//! What is to be reported, aggregated by finding, and what was reported but is not judged for good.
+//!
+//! The attempts of one delta make one *group*, which is settled or retracted as a whole. A group is done when its
+//! last attempt is no later than [`Ledger::settled_until`], which is committed with every report: so the groups
+//! that are open after a crash are those deltas on disk whose last attempt is later, and no attempt is ever
+//! settled twice. What is observed so late that it lies before that mark is judged for good at once, in the
+//! delta that observes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, JudgedCounts, Report, Sample};
+use crate::record::Instant;
+
+/// Attempts of one finding kept as examples in one delta.
+const SAMPLES: usize = 3;
+/// How often a known finding is reported.
+const REPEAT: u64 = Instant::SECOND;
+
+/// Attempts reported together.
+#[derive(Debug)]
+struct Group {
+    key: Arc<FindingKey>,
+    attempts: u64,
+    first: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// Observed since the last report. Everything in here makes one group with the next report.
+    observed: HashMap<Arc<FindingKey>, FindingDelta>,
+    /// News of which nothing remains to be judged.
+    done: HashMap<Arc<FindingKey>, FindingDelta>,
+    /// By last attempt, then by number.
+    groups: BTreeMap<(Instant, u64), Group>,
+    next_group: u64,
+    /// The first group of the last report.
+    last_report: u64,
+    inconclusive: [u64; InconclusiveReason::ALL.len()],
+    judged: JudgedCounts,
+    /// When each finding was last reported, within [`REPEAT`].
+    reported: HashMap<Arc<FindingKey>, Instant>,
+    urgent: bool,
+    settled_until: Instant,
+    max_keys: usize,
+    max_groups: usize,
+}
+
+impl Ledger {
+    pub(crate) fn new(max_keys: usize, max_groups: usize) -> Self {
+        Self {
+            observed: HashMap::new(),
+            done: HashMap::new(),
+            groups: BTreeMap::new(),
+            next_group: 0,
+            last_report: 0,
+            inconclusive: [0; InconclusiveReason::ALL.len()],
+            judged: JudgedCounts::default(),
+            reported: HashMap::new(),
+            urgent: false,
+            settled_until: Instant(0),
+            max_keys: max_keys.max(1),
+            max_groups: max_groups.max(1),
+        }
+    }
+
+    pub(crate) fn judged(&mut self) -> &mut JudgedCounts {
+        &mut self.judged
+    }
+
+    pub(crate) fn inconclusive(&mut self, reason: InconclusiveReason, attempts: u64) {
+        if let Some(count) = self.inconclusive.get_mut(reason as usize) {
+            *count += attempts;
+        }
+    }
+
+    /// An attempt that contradicts.
+    pub(crate) fn observe(&mut self, key: &Arc<FindingKey>, sample: Sample, now: Instant) {
+        let at = sample.syn.at;
+        if let Some(delta) = self.observed.get_mut(key) {
+            delta.observed += 1;
+            delta.first = delta.first.min(at);
+            delta.last = delta.last.max(at);
+            if delta.samples.len() < SAMPLES {
+                delta.samples.push(sample);
+            }
+        } else if self.keys() >= self.max_keys {
+            // Reports cannot be written and memory is bounded.
+            self.inconclusive(InconclusiveReason::StateEvicted, 1);
+            return;
+        } else {
+            let repeated = self
+                .reported
+                .get(key)
+                .is_some_and(|reported| reported.plus(REPEAT) > now);
+            self.urgent |= !repeated;
+            self.observed.insert(
+                Arc::clone(key),
+                FindingDelta {
+                    key: Arc::clone(key),
+                    observed: 1,
+                    settled: 0,
+                    retracted: 0,
+                    first: at,
+                    last: at,
+                    samples: vec![sample],
+                },
+            );
+        }
+        self.judged.denied_delivered += 1;
+    }
+
+    /// Findings waiting to be reported.
+    pub(crate) fn keys(&self) -> usize {
+        self.observed.len() + self.done.len()
+    }
+
+    /// A finding waits that was not reported within the last second.
+    pub(crate) fn urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Whether there is anything to report.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys() == 0
+            && self.judged == JudgedCounts::default()
+            && self.inconclusive.iter().all(|count| *count == 0)
+    }
+
+    /// Up to when everything reported is judged for good.
+    pub(crate) fn settled_until(&self) -> Instant {
+        self.settled_until
+    }
+
+    /// The last attempt of the group that is next to be judged for good.
+    pub(crate) fn next_group(&self) -> Option<Instant> {
+        self.groups.keys().next().map(|(last, _)| *last)
+    }
+
+    /// Groups that are not judged for good.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Takes over groups and mark from before a restart.
+    pub(crate) fn restore(&mut self, unsettled: Vec<FindingDelta>, settled_until: Instant) {
+        self.settled_until = self.settled_until.max(settled_until);
+        for delta in unsettled {
+            if delta.observed > 0 && delta.last > self.settled_until {
+                self.group(&delta);
+            }
+        }
+        self.last_report = self.next_group;
+    }
+
+    /// Takes back attempts of which no later view can tell anything: they are from before a reboot.
+    pub(crate) fn retract(&mut self, unsettled: Vec<FindingDelta>) {
+        for delta in unsettled {
+            if delta.observed > 0 {
+                self.finish(
+                    &delta.key,
+                    delta.observed,
+                    delta.first,
+                    delta.last,
+                    Err(InconclusiveReason::ExpectationChanged),
+                );
+            }
+        }
+    }
+
+    fn group(&mut self, delta: &FindingDelta) {
+        self.groups.insert(
+            (delta.last, self.next_group),
+            Group {
+                key: Arc::clone(&delta.key),
+                attempts: delta.observed,
+                first: delta.first,
+            },
+        );
+        self.next_group += 1;
+    }
+
+    fn finish(
+        &mut self,
+        key: &Arc<FindingKey>,
+        attempts: u64,
+        first: Instant,
+        last: Instant,
+        upheld: Result<(), InconclusiveReason>,
+    ) {
+        let done = self
+            .done
+            .entry(Arc::clone(key))
+            .or_insert_with(|| FindingDelta {
+                key: Arc::clone(key),
+                observed: 0,
+                settled: 0,
+                retracted: 0,
+                first,
+                last,
+                samples: Vec::new(),
+            });
+        done.first = done.first.min(first);
+        done.last = done.last.max(last);
+        match upheld {
+            Ok(()) => done.settled += attempts,
+            Err(reason) => {
+                done.retracted += attempts;
+                self.inconclusive(reason, attempts);
+            }
+        }
+    }
+
+    /// Everything since the last report. `settled_until` is how far attempts can be judged for good by now, and
+    /// `upheld` judges those of one finding between two times.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        settled_until: Instant,
+        mut upheld: impl FnMut(&FindingKey, Instant, Instant) -> Result<(), InconclusiveReason>,
+    ) -> Report {
+        self.settled_until = self.settled_until.max(settled_until);
+        while let Some(group) = self.groups.first_entry()
+            && group.key().0 <= self.settled_until
+        {
+            let ((last, _), group) = group.remove_entry();
+            let verdict = upheld(&group.key, group.first, last);
+            self.finish(&group.key, group.attempts, group.first, last, verdict);
+        }
+        self.last_report = self.next_group;
+        self.reported
+            .retain(|_, reported| reported.plus(REPEAT) > now);
+
+        let mut findings = Vec::with_capacity(self.keys());
+        let mut observed: Vec<_> = std::mem::take(&mut self.observed).into_values().collect();
+        observed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        for mut delta in observed {
+            self.reported.insert(Arc::clone(&delta.key), now);
+            if delta.last <= self.settled_until {
+                let verdict = upheld(&delta.key, delta.first, delta.last);
+                self.finish(&delta.key, delta.observed, delta.first, delta.last, verdict);
+                if let Some(done) = self.done.get_mut(&delta.key) {
+                    done.observed += delta.observed;
+                    done.samples.append(&mut delta.samples);
+                    done.samples.truncate(SAMPLES);
+                }
+                continue;
+            }
+            self.group(&delta);
+            // Counts of older attempts go along, unless others in them were observed and done at once: those
+            // must not be taken for part of the group.
+            if self
+                .done
+                .get(&delta.key)
+                .is_some_and(|done| done.observed == 0)
+                && let Some(done) = self.done.remove(&delta.key)
+            {
+                delta.settled += done.settled;
+                delta.retracted += done.retracted;
+            }
+            findings.push(delta);
+        }
+        // Beyond the bound the oldest are taken back: rather a violation less than one never judged.
+        while let Some(next) = self.next_group()
+            && (self.groups.len() > self.max_groups || next <= self.settled_until)
+            && let Some(((last, _), group)) = self.groups.pop_first()
+        {
+            self.settled_until = self.settled_until.max(last);
+            self.finish(
+                &group.key,
+                group.attempts,
+                group.first,
+                last,
+                Err(InconclusiveReason::StateEvicted),
+            );
+        }
+        findings.extend(std::mem::take(&mut self.done).into_values());
+        findings.sort_by(|a, b| a.key.cmp(&b.key).then(b.observed.cmp(&a.observed)));
+
+        self.urgent = false;
+        let counts = std::mem::take(&mut self.inconclusive);
+        Report {
+            findings,
+            inconclusive: InconclusiveReason::ALL
+                .into_iter()
+                .zip(counts)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            judged: std::mem::take(&mut self.judged),
+        }
+    }
+
+    /// Takes back the last report, which could not be written.
+    pub(crate) fn put_back(&mut self, report: Report) {
+        let mut grouped: HashMap<Arc<FindingKey>, (Instant, u64)> = HashMap::new();
+        let last_report = self.last_report;
+        self.groups.retain(|(last, number), group| {
+            let old = *number < last_report;
+            if !old {
+                grouped.insert(Arc::clone(&group.key), (*last, group.attempts));
+            }
+            old
+        });
+        for mut delta in report.findings {
+            if grouped.get(&delta.key) == Some(&(delta.last, delta.observed)) {
+                grouped.remove(&delta.key);
+                if delta.settled + delta.retracted > 0 {
+                    let done = FindingDelta {
+                        observed: 0,
+                        samples: Vec::new(),
+                        ..delta.clone()
+                    };
+                    merge(&mut self.done, done);
+                    delta.settled = 0;
+                    delta.retracted = 0;
+                }
+                merge(&mut self.observed, delta);
+            } else {
+                merge(&mut self.done, delta);
+            }
+        }
+        for (reason, count) in report.inconclusive {
+            self.inconclusive(reason, count);
+        }
+        let JudgedCounts {
+            allowed_delivered,
+            denied_delivered,
+            denied_unanswered,
+            denied_answered,
+            allowed_answered,
+        } = report.judged;
+        self.judged.allowed_delivered += allowed_delivered;
+        self.judged.denied_delivered += denied_delivered;
+        self.judged.denied_unanswered += denied_unanswered;
+        self.judged.denied_answered += denied_answered;
+        self.judged.allowed_answered += allowed_answered;
+    }
+}
+
+fn merge(into: &mut HashMap<Arc<FindingKey>, FindingDelta>, delta: FindingDelta) {
+    match into.get_mut(&delta.key) {
+        None => {
+            into.insert(Arc::clone(&delta.key), delta);
+        }
+        Some(held) => {
+            held.observed += delta.observed;
+            held.settled += delta.settled;
+            held.retracted += delta.retracted;
+            held.first = held.first.min(delta.first);
+            held.last = held.last.max(delta.last);
+            held.samples.extend(delta.samples);
+            held.samples.sort_by_key(|sample| sample.syn.at);
+            held.samples.truncate(SAMPLES);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Times and bounds of the judge.
+
+use crate::record::Instant;
+
+/// Times in nanoseconds; bounds in entries. Every bound that is hit is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an expectation must have been constant before an attempt is held against it.
+    pub grace: u64,
+    /// Age at which an attempt is judged for good.
+    pub settle: u64,
+    /// How long after an attempt its expectation must stay constant; at most `settle` is used.
+    pub aftermath: u64,
+    /// How long an attempt waits for the identity of its namespace or the first view of the cluster.
+    pub identify: u64,
+    /// How long after a restart the view of before may be judged by, provisionally.
+    pub stale_view: u64,
+    /// Attempts in memory at a time, for each of the two sides.
+    pub max_attempts: usize,
+    /// Answers that were read before their SYN.
+    pub max_early: usize,
+    /// Records of open attempts in a checkpoint, and of repeated attempts already counted.
+    pub max_open_records: usize,
+    /// Past views of the cluster.
+    pub max_snapshots: usize,
+    /// Remembered expectations, twice.
+    pub max_tuples: usize,
+    /// Findings in one report: a report is due when there are so many.
+    pub report_keys: usize,
+    /// Findings held while reports cannot be written.
+    pub max_keys: usize,
+    /// Reported groups of attempts that wait to be judged for good.
+    pub max_unsettled: usize,
+}
+
+impl Settings {
+    /// How long after an attempt its expectation must stay constant.
+    pub(crate) fn after(&self) -> u64 {
+        self.aftermath.min(self.settle)
+    }
+
+    /// How far back views are kept: an attempt may be judged after waiting and settling.
+    pub(crate) fn retention(&self) -> u64 {
+        self.grace
+            .saturating_add(self.settle)
+            .saturating_add(self.identify.saturating_mul(2))
+            .saturating_add(10 * Instant::SECOND)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            grace: 30 * Instant::SECOND,
+            settle: 10 * Instant::SECOND,
+            aftermath: 5 * Instant::SECOND,
+            identify: 10 * Instant::SECOND,
+            stale_view: 60 * Instant::SECOND,
+            max_attempts: 131_072,
+            max_early: 4_096,
+            max_open_records: 16_384,
+            max_snapshots: 2_048,
+            max_tuples: 65_536,
+            report_keys: 4_096,
+            max_keys: 65_536,
+            max_unsettled: 131_072,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The bounded table of attempts of one side.
+//!
+//! Memory is taken once, on the way to the bound; a packet in the steady state allocates nothing. When the
+//! bound is hit the attempt that would be looked at first goes, and is counted if it had no verdict yet.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, answer_record};
+use crate::early::Early;
+use crate::record::{Instant, Record};
+
+/// No attempt is left unlooked at for longer, so a deadline that moves forward is never late by more.
+const LOOK: u64 = 2 * Instant::SECOND;
+
+/// Attempts of one side, by slot. Every used slot has exactly one entry in `looks`.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    side: Side,
+    bound: usize,
+    slots: Vec<Option<Attempt>>,
+    free: Vec<u32>,
+    index: HashMap<AttemptKey, u32>,
+    looks: BinaryHeap<Reverse<(Instant, u32)>>,
+    /// Slots that ended since the last tick.
+    ended: Vec<u32>,
+    early: Early,
+    evicted: u64,
+    begun: u64,
+}
+
+impl Attempts {
+    pub(crate) fn new(side: Side, bound: usize, max_early: usize) -> Self {
+        Self {
+            side,
+            bound: bound.max(1),
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashMap::new(),
+            looks: BinaryHeap::new(),
+            ended: Vec::new(),
+            early: Early::new(max_early),
+            evicted: 0,
+            begun: 0,
+        }
+    }
+
+    /// A SYN.
+    pub(crate) fn syn(&mut self, key: AttemptKey, at: Instant) {
+        if let Some(attempt) = self.held(&key) {
+            attempt.repeated(at);
+            return;
+        }
+        self.begun += 1;
+        let mut attempt = Attempt::begin(key, at);
+        let early = self
+            .early
+            .take(&key)
+            .is_some_and(|(outcome, answered)| attempt.answered(outcome, answered));
+        if let Some(slot) = self.insert(attempt)
+            && early
+        {
+            self.ended.push(slot);
+        }
+    }
+
+    /// An answer.
+    pub(crate) fn answer(&mut self, key: AttemptKey, outcome: Outcome, at: Instant) {
+        let Some(&slot) = self.index.get(&key) else {
+            self.early.put(key, outcome, at);
+            return;
+        };
+        if let Some(attempt) = self.slot_mut(slot)
+            && attempt.answered(outcome, at)
+        {
+            self.ended.push(slot);
+        }
+    }
+
+    /// An attempt that was counted before a restart.
+    pub(crate) fn counted(&mut self, key: AttemptKey, at: Instant, syns: u8) {
+        if let Some(attempt) = self.held(&key) {
+            attempt.phase = Phase::Counted;
+            return;
+        }
+        let mut attempt = Attempt::begin(key, at);
+        attempt.syns = syns;
+        attempt.phase = Phase::Counted;
+        self.insert(attempt);
+    }
+
+    fn held(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
+        let slot = *self.index.get(key)?;
+        self.slot_mut(slot)
+    }
+
+    pub(crate) fn slot(&self, slot: u32) -> Option<&Attempt> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Attempt> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn insert(&mut self, attempt: Attempt) -> Option<u32> {
+        if self.index.len() >= self.bound {
+            self.evict();
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(self.slots.len()).ok()?;
+                self.slots.push(None);
+                slot
+            }
+        };
+        *self.slots.get_mut(slot as usize)? = Some(attempt);
+        self.index.insert(attempt.key, slot);
+        let look = attempt.deadline(self.side).min(attempt.first.plus(LOOK));
+        self.looks.push(Reverse((look, slot)));
+        Some(slot)
+    }
+
+    fn evict(&mut self) {
+        if let Some(Reverse((_, slot))) = self.looks.pop()
+            && let Some(attempt) = self.remove(slot)
+            && attempt.phase != Phase::Counted
+        {
+            self.evicted += 1;
+        }
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Attempt> {
+        let attempt = self.slots.get_mut(slot as usize)?.take()?;
+        self.index.remove(&attempt.key);
+        self.free.push(slot);
+        Some(attempt)
+    }
+
+    /// Collects the slots whose verdict is due into `out`, in the order of their first SYN so that the order
+    /// of reading does not matter. No record from before `now` may come any more, but for [`SKEW`](crate::early::SKEW).
+    pub(crate) fn due(&mut self, now: Instant, out: &mut Vec<u32>) {
+        out.clear();
+        for slot in self.ended.drain(..) {
+            // The slot may have been evicted, and be another attempt's by now.
+            let ended = |attempt: &Attempt| matches!(attempt.phase, Phase::Ended(_));
+            if let Some(Some(attempt)) = self.slots.get(slot as usize)
+                && ended(attempt)
+            {
+                out.push(slot);
+            }
+        }
+        while let Some(&Reverse((look, slot))) = self.looks.peek() {
+            if look > now {
+                break;
+            }
+            self.looks.pop();
+            let side = self.side;
+            let Some(attempt) = self.slot_mut(slot) else {
+                continue;
+            };
+            let deadline = attempt.deadline(side);
+            if deadline > now {
+                let next = deadline.min(now.plus(LOOK));
+                self.looks.push(Reverse((next, slot)));
+                continue;
+            }
+            match attempt.phase {
+                Phase::Counted => {
+                    self.remove(slot);
+                    continue;
+                }
+                Phase::Open => attempt.phase = Phase::Ended(Outcome::Silent),
+                Phase::Ended(_) | Phase::Waiting(..) => {}
+            }
+            out.push(slot);
+            self.looks.push(Reverse((now.plus(LOOK), slot)));
+        }
+        let slots = &self.slots;
+        out.sort_unstable_by_key(|slot| {
+            slots
+                .get(*slot as usize)
+                .and_then(Option::as_ref)
+                .map(|attempt| (attempt.first, attempt.key))
+        });
+        out.dedup();
+        self.early.expire(now);
+    }
+
+    /// The verdict is given.
+    pub(crate) fn close(&mut self, slot: u32) {
+        if let Some(attempt) = self.slot_mut(slot) {
+            attempt.phase = Phase::Counted;
+        }
+    }
+
+    /// The verdict waits.
+    pub(crate) fn wait(&mut self, slot: u32, outcome: Outcome, until: Instant) {
+        if let Some(attempt) = self.slot_mut(slot) {
+            attempt.phase = Phase::Waiting(outcome, until);
+        }
+    }
+
+    /// Slots that wait, as of now.
+    pub(crate) fn waiting(&self, out: &mut Vec<u32>) {
+        for (slot, attempt) in (0_u32..).zip(&self.slots) {
+            if let Some(Attempt {
+                phase: Phase::Waiting(..),
+                ..
+            }) = attempt
+            {
+                out.push(slot);
+            }
+        }
+        let slots = &self.slots;
+        out.sort_unstable_by_key(|slot| {
+            slots
+                .get(*slot as usize)
+                .and_then(Option::as_ref)
+                .map(|attempt| (attempt.first, attempt.key))
+        });
+    }
+
+    /// Attempts evicted without a verdict since the last call.
+    pub(crate) fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Attempts that began, ever.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Attempts in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// When to tick next.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.looks.peek().map(|Reverse((look, _))| *look)
+    }
+
+    /// Whether an attempt has ended since the last tick.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Records that lead to this state again: open attempts first, then those whose repetitions are to be
+    /// ignored, at most `bound` of each.
+    pub(crate) fn open(&self, now: Instant, bound: usize, out: &mut Vec<Record>) {
+        let start = out.len();
+        for attempt in self.slots.iter().flatten() {
+            if attempt.phase != Phase::Counted && out.len() - start < bound {
+                attempt.replay(self.side, out);
+            }
+        }
+        for (key, outcome, at) in self.early.iter() {
+            out.extend(answer_record(self.side, key, outcome, at));
+        }
+        let start = out.len();
+        for attempt in self.slots.iter().flatten() {
+            if attempt.phase == Phase::Counted
+                && attempt.may_repeat(now)
+                && out.len() - start < bound
+            {
+                out.push(attempt.counted_marker(self.side));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::attempt::{Signal, read};
+    use crate::record::NetnsCookie;
+
+    fn at(ms: u64) -> Instant {
+        Instant(Instant::SECOND + ms * 1_000_000)
+    }
+
+    fn key(isn: u32) -> AttemptKey {
+        AttemptKey {
+            netns: NetnsCookie(1),
+            client: "[fd00::1]:40000".parse().unwrap(),
+            server: "[fd00::2]:80".parse().unwrap(),
+            isn,
+        }
+    }
+
+    /// SYNs at these times, then an answer; when and how the attempt ends, looked at every 10 ms.
+    fn end(side: Side, syns: &[u64], answer: Option<(u64, Outcome)>) -> (u64, Outcome) {
+        let mut table = Attempts::new(side, 8, 8);
+        let mut due = Vec::new();
+        let mut ended = None;
+        for now in (0..200_000).step_by(10) {
+            if syns.contains(&now) {
+                table.syn(key(7), at(now));
+            }
+            if let Some((when, outcome)) = answer
+                && when == now
+            {
+                table.answer(key(7), outcome, at(now));
+            }
+            table.due(at(now), &mut due);
+            for slot in due.clone() {
+                let attempt = table.slot(slot).unwrap();
+                let Phase::Ended(outcome) = attempt.phase else {
+                    panic!("{attempt:?}");
+                };
+                assert!(ended.is_none(), "it ends once");
+                assert_eq!(attempt.first, at(syns[0]));
+                ended = Some((now, outcome));
+                table.close(slot);
+            }
+        }
+        assert_eq!(table.len(), 0, "it is forgotten in the end");
+        assert!(table.next_look().is_none());
+        ended.unwrap()
+    }
+
+    #[test]
+    fn states() {
+        use Outcome::{Accepted, Refused, Silent, Unreachable};
+        use Side::{Destination, Source};
+        for (side, syns, answer, expected) in [
+            (Destination, &[0][..], Some((10, Accepted)), (10, Accepted)),
+            (Destination, &[0], Some((10, Refused)), (10, Refused)),
+            (Destination, &[0], None, (2_000, Silent)),
+            (Destination, &[0, 1_000], None, (3_000, Silent)),
+            (
+                Destination,
+                &[0, 1_000],
+                Some((1_010, Accepted)),
+                (1_010, Accepted),
+            ),
+            // Repetitions after the end are the same attempt.
+            (
+                Destination,
+                &[0, 1_000, 3_000, 7_000, 15_000, 31_000, 63_000],
+                Some((10, Accepted)),
+                (10, Accepted),
+            ),
+            (Source, &[0], Some((500, Accepted)), (500, Accepted)),
+            (Source, &[0], Some((500, Refused)), (500, Refused)),
+            (Source, &[0], Some((500, Unreachable)), (500, Unreachable)),
+            (Source, &[0], None, (8_000, Silent)),
+            (Source, &[0, 1_000], None, (3_000, Silent)),
+            (
+                Source,
+                &[0, 1_000, 2_000, 3_500, 5_400, 7_200],
+                None,
+                (8_000, Silent),
+            ),
+        ] {
+            // A deadline that has moved nearer may be noticed up to two seconds late.
+            let (when, outcome) = end(side, syns, answer);
+            assert_eq!(outcome, expected.1, "{side:?} {syns:?} {answer:?}");
+            assert!(
+                (expected.0..=expected.0 + 2_000).contains(&when),
+                "{side:?} {syns:?} {answer:?} ended at {when}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_acceptance_outweighs_a_reset() {
+        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut due = Vec::new();
+        table.syn(key(1), at(0));
+        table.answer(key(1), Outcome::Refused, at(2));
+        table.answer(key(1), Outcome::Accepted, at(1));
+        table.due(at(3), &mut due);
+        assert_eq!(due.len(), 1);
+        assert_eq!(
+            table.slot(due[0]).unwrap().phase,
+            Phase::Ended(Outcome::Accepted)
+        );
+    }
+
+    #[test]
+    fn an_answer_does_not_wait_long_for_its_syn() {
+        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut due = Vec::new();
+        table.answer(key(1), Outcome::Accepted, at(0));
+        table.due(at(500), &mut due);
+        table.syn(key(1), at(501));
+        table.due(at(502), &mut due);
+        assert!(
+            due.is_empty(),
+            "an answer of half a second before is another's"
+        );
+    }
+
+    #[test]
+    fn what_is_open_can_be_read_again() {
+        for side in [Side::Destination, Side::Source] {
+            let mut table = Attempts::new(side, 16, 8);
+            let mut due = Vec::new();
+            table.syn(key(1), at(0));
+            table.syn(key(1), at(1_000));
+            table.syn(key(2), at(1_400));
+            table.answer(key(2), Outcome::Accepted, at(1_401));
+            table.due(at(1_402), &mut due);
+            table.close(due[0]);
+            table.syn(key(3), at(1_403));
+            table.answer(key(3), Outcome::Refused, at(1_404));
+            table.answer(key(4), Outcome::Accepted, at(1_405));
+
+            let mut records = Vec::new();
+            table.open(at(1_410), 100, &mut records);
+            let mut again = Attempts::new(side, 16, 8);
+            for record in records {
+                match read(&record) {
+                    Some((s, key, Signal::Syn)) if s == side => again.syn(key, record.at),
+                    Some((s, key, Signal::Answer(outcome))) if s == side => {
+                        again.answer(key, outcome, record.at);
+                    }
+                    Some((s, key, Signal::Counted(syns))) if s == side => {
+                        again.counted(key, record.at, syns);
+                    }
+                    other => panic!("{other:?} of {record:?}"),
+                }
+            }
+            again.syn(key(2), at(2_400));
+            again.syn(key(4), at(1_404));
+            again.due(at(1_410), &mut due);
+            let ended: Vec<_> = due
+                .iter()
+                .map(|slot| again.slot(*slot).unwrap())
+                .map(|attempt| (attempt.key.isn, attempt.phase))
+                .collect();
+            assert_eq!(
+                ended,
+                [
+                    (3, Phase::Ended(Outcome::Refused)),
+                    (4, Phase::Ended(Outcome::Accepted))
+                ]
+            );
+            let open = again
+                .slots
+                .iter()
+                .flatten()
+                .find(|a| a.key.isn == 1)
+                .unwrap();
+            assert_eq!((open.first, open.last, open.syns), (at(0), at(1_000), 2));
+        }
+    }
+}
