@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod compile;
 pub mod evaluate;
 pub mod explain;

@@ -5,4 +5,5 @@
 
 pub mod cluster;
 pub mod foreign;
+pub mod lab;
 pub mod netns;

@@ -869,6 +869,9 @@ pub struct GetStatusResponse {
     /// The collector's own view of the cluster (for explain).
     #[prost(message, optional, tag = "4")]
     pub snapshot: ::core::option::Option<SnapshotState>,
+    /// What "recent" means in `violations_recent` and in `enforcement`, in seconds.
+    #[prost(uint32, tag = "5")]
+    pub recent_window_seconds: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
@@ -913,6 +916,12 @@ pub struct NodeStatus {
     /// When the collector stored the first batch or heartbeat of the node.
     #[prost(message, optional, tag = "18")]
     pub first_heard: ::core::option::Option<::prost_types::Timestamp>,
+    /// Findings of this node's batches that the collector refused as unusable, and logged.
+    #[prost(uint64, tag = "19")]
+    pub findings_refused: u64,
+    /// Attempts behind `violations` within the recent window (to within 10 s).
+    #[prost(uint64, tag = "20")]
+    pub violations_recent: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Finding {

@@ -1,0 +1,183 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const AFTER: &str = "Exit codes:
+  0  nothing is wrong
+  1  there are violations (violations; status with --exit-code)
+  2  wrong flags or bad input
+  3  the collector or the cluster cannot be reached
+
+Environment: POLPROOF_COLLECTOR, POLPROOF_TLS_CA, POLPROOF_TLS_CERT, POLPROOF_TLS_KEY, POLPROOF_TLS_SERVER_NAME
+stand for the flags of those names; NO_COLOR switches colours off.";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "polproof",
+    version,
+    about = "Shows whether NetworkPolicies are enforced, not merely created",
+    after_help = AFTER,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// For all commands.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Flags of all commands.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// URL of the collector
+    #[arg(
+        long,
+        global = true,
+        env = "POLPROOF_COLLECTOR",
+        hide_env = true,
+        value_name = "URL",
+        default_value = "https://localhost:8443"
+    )]
+    pub(crate) collector: String,
+    /// CA that signed the collector's certificate (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "POLPROOF_TLS_CA",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Your certificate (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "POLPROOF_TLS_CERT",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of your certificate (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "POLPROOF_TLS_KEY",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Name in the collector's certificate, if it is not the host of the URL (say, through a port-forward)
+    #[arg(
+        long,
+        global = true,
+        env = "POLPROOF_TLS_SERVER_NAME",
+        hide_env = true,
+        value_name = "NAME"
+    )]
+    pub(crate) tls_server_name: Option<String>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Format,
+    /// Colours
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    pub(crate) color: When,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs; one object, with --follow one a line
+    Json,
+    /// As json, in YAML
+    Yaml,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What was proved of every node, beside what its CNI claims
+    Status(Status),
+    /// Connections that the policies deny and that were delivered all the same
+    Violations(Violations),
+    /// What the policies say of a connection, and which rules decide
+    Explain(Explain),
+    /// Prints the completions of a shell, for example: polproof completion bash > ~/.local/share/bash-completion/completions/polproof
+    Completion {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of status.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Status {
+    /// End with code 1 if policies are not enforced on any node
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// Options of violations.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Violations {
+    /// Go on: print every change until Ctrl-C (which ends with code 0)
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only where either end is in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Only what the agent of this node saw
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Only what was seen within this time, for example 90s, 15m, 12h, 7d
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
+    /// Also what was taken back because the policies were just changing
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Options of explain.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  polproof explain shop/web shop/db:5432\n  polproof explain shop/web 10.96.0.10:53/UDP\n  \
+                  polproof explain --manifests ./policies 192.0.2.7 '[fd00::5]:443'"
+)]
+pub(crate) struct Explain {
+    /// Who connects: NAMESPACE/POD or an IP address
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// To whom: NAMESPACE/POD or an IP address (IPv6 in brackets); port 80 and TCP if not said
+    #[arg(value_name = "DST[:PORT[/PROTOCOL]]")]
+    pub(crate) destination: String,
+    /// Read the objects from a file or folder of manifests instead of asking the collector
+    #[arg(long, value_name = "PATH")]
+    pub(crate) manifests: Option<PathBuf>,
+}

@@ -1,0 +1,317 @@
+//! Wire messages to what is shown. Nothing else in this crate reads the fields of an answer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use polproof_policy::{Direction, Family as AddressFamily, Protocol, ask};
+use polproof_proto::v1;
+
+use crate::view::{
+    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Policy, Sample, State, Status,
+    Walk,
+};
+
+fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+    let time = time?;
+    Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+/// A moment for a question.
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+/// A finding.
+pub(crate) fn finding(finding: v1::Finding) -> Finding {
+    let key = finding.key.unwrap_or_default();
+    // After a gap in the batches more may be settled than was seen observed.
+    let count = finding
+        .observed
+        .saturating_sub(finding.retracted)
+        .max(finding.settled);
+    Finding {
+        kind: match key.kind() {
+            v1::FindingKind::Unspecified => "unknown",
+            v1::FindingKind::Unenforced => "unenforced",
+            v1::FindingKind::OverBlocked => "over_blocked",
+            v1::FindingKind::LateEnforcement => "late_enforcement",
+            v1::FindingKind::StartupGap => "startup_gap",
+            v1::FindingKind::Survivor => "survivor",
+        },
+        protocol: match key.protocol() {
+            v1::Protocol::Unspecified => "unknown",
+            v1::Protocol::Tcp => "TCP",
+            v1::Protocol::Udp => "UDP",
+            v1::Protocol::Sctp => "SCTP",
+        },
+        state: match (count, finding.settled) {
+            (0, _) => State::Retracted,
+            (_, 0) => State::Provisional,
+            _ => State::Standing,
+        },
+        evidence: match v1::EvidenceLevel::try_from(finding.evidence) {
+            Ok(v1::EvidenceLevel::OneWitness) => "one_witness",
+            Ok(v1::EvidenceLevel::TwoWitnesses) => "two_witnesses",
+            Ok(v1::EvidenceLevel::Probe) => "probe",
+            Ok(v1::EvidenceLevel::Unspecified) | Err(_) => "unknown",
+        },
+        port: key.destination_port,
+        source: end(key.source),
+        destination: end(key.destination),
+        denied_by: key.policies.into_iter().map(denier).collect(),
+        id: finding.id,
+        node: finding.node,
+        count,
+        observed: finding.observed,
+        settled: finding.settled,
+        retracted: finding.retracted,
+        first_seen: time(finding.first_seen),
+        last_seen: time(finding.last_seen),
+        samples: finding.samples.into_iter().map(sample).collect(),
+    }
+}
+
+fn end(end: Option<v1::Endpoint>) -> End {
+    let end = end.unwrap_or_default();
+    let (kind, object) = match end.kind {
+        Some(v1::endpoint::Kind::Pod(pod)) => ("pod", pod),
+        Some(v1::endpoint::Kind::Node(node)) => ("node", node),
+        Some(v1::endpoint::Kind::External(v1::External {})) => {
+            ("external", v1::ObjectRef::default())
+        }
+        None => ("unknown", v1::ObjectRef::default()),
+    };
+    End {
+        kind,
+        namespace: object.namespace,
+        name: object.name,
+        uid: object.uid,
+        address: end.address,
+    }
+}
+
+fn denier(policy: v1::DecidingPolicy) -> Denier {
+    let direction = direction(policy.direction);
+    let object = policy.policy.unwrap_or_default();
+    Denier {
+        direction,
+        kind: policy.policy_kind,
+        namespace: object.namespace,
+        name: object.name,
+        uid: object.uid,
+        generation: policy.generation,
+        rules_without_match: policy.rules_without_match,
+    }
+}
+
+fn direction(number: i32) -> &'static str {
+    match v1::Direction::try_from(number) {
+        Ok(v1::Direction::Ingress) => "ingress",
+        Ok(v1::Direction::Egress) => "egress",
+        Ok(v1::Direction::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+fn sample(sample: v1::AttemptSample) -> Sample {
+    Sample {
+        at: time(sample.at),
+        source: socket(&sample.source_address, sample.source_port),
+        destination: socket(&sample.destination_address, sample.destination_port),
+        isn: sample.isn,
+        answer: match v1::Answer::try_from(sample.answer) {
+            Ok(v1::Answer::Accepted) => "accepted",
+            Ok(v1::Answer::Refused) => "refused",
+            Ok(v1::Answer::Unspecified) | Err(_) => "unknown",
+        },
+    }
+}
+
+fn socket(address: &str, port: u32) -> String {
+    match (address.parse::<IpAddr>(), u16::try_from(port)) {
+        (Ok(address), Ok(port)) => SocketAddr::new(address, port).to_string(),
+        _ => format!("{address}:{port}"),
+    }
+}
+
+/// The answer of GetStatus.
+pub(crate) fn status(status: v1::GetStatusResponse) -> Status {
+    let mut nodes: Vec<Node> = status.nodes.into_iter().map(node).collect();
+    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+    Status {
+        collector_version: status.collector_version,
+        now: time(status.now),
+        recent_window_seconds: status.recent_window_seconds,
+        cluster: status.snapshot.map(cluster),
+        nodes,
+    }
+}
+
+fn cluster(state: v1::SnapshotState) -> Cluster {
+    Cluster {
+        ready: state.ready,
+        source: state.source,
+        policies: state.policies,
+        pods: state.pods,
+        refused: state.refused,
+        problem: state.problem,
+    }
+}
+
+fn node(node: v1::NodeStatus) -> Node {
+    let enforcement = match node.enforcement() {
+        v1::EnforcementState::Enforced => "enforced",
+        v1::EnforcementState::NotEnforced => "not_enforced",
+        v1::EnforcementState::Partial => "partial",
+        v1::EnforcementState::Unproven | v1::EnforcementState::Unspecified => "unproven",
+    };
+    let coverage = node.coverage.unwrap_or_default();
+    let loss = node.loss.unwrap_or_default();
+    let judged = node.judged.unwrap_or_default();
+    Node {
+        node: node.node,
+        enforcement,
+        enforcement_reason: node.enforcement_reason,
+        cni: node.cni.into_iter().map(cni).collect(),
+        connected: node.connected,
+        last_heartbeat: time(node.last_heartbeat),
+        first_heard: time(node.first_heard),
+        agent_version: node.agent_version,
+        kernel_release: node.kernel_release,
+        pods_expected: coverage.pods_expected,
+        pods_watched: coverage.pods_watched,
+        pods_unwatched: coverage
+            .unwatched
+            .into_iter()
+            .map(|unwatched| {
+                let pod = unwatched.pod.unwrap_or_default();
+                if pod.name.is_empty() {
+                    unwatched.reason
+                } else {
+                    format!("{}/{}: {}", pod.namespace, pod.name, unwatched.reason)
+                }
+            })
+            .collect(),
+        violations: node.violations,
+        violations_recent: node.violations_recent,
+        last_violation: time(node.last_violation),
+        findings: node.findings,
+        judged: Judged {
+            allowed_delivered: judged.allowed_delivered,
+            denied_delivered: judged.denied_delivered,
+            denied_unanswered: judged.denied_unanswered,
+            denied_answered: judged.denied_answered,
+            allowed_answered: judged.allowed_answered,
+        },
+        inconclusive: node
+            .inconclusive
+            .into_iter()
+            .map(|count| (reason(count.reason), count.count))
+            .collect(),
+        loss: Loss {
+            ring_records_lost: loss.ring_records_lost,
+            packets_unparsed: loss.packets_unparsed,
+            attempts_evicted: loss.attempts_evicted,
+            batches_dropped: loss.batches_dropped,
+            pods_unidentified: loss.pods_unidentified,
+            batches_missing: node.batches_missing,
+            findings_refused: node.findings_refused,
+        },
+        cluster: node.snapshot.map(cluster),
+    }
+}
+
+/// "INCONCLUSIVE_REASON_WITHIN_GRACE" as "within_grace"; a number that only a newer collector knows as it is.
+fn reason(number: i32) -> String {
+    match v1::InconclusiveReason::try_from(number) {
+        Ok(reason) => reason
+            .as_str_name()
+            .trim_start_matches("INCONCLUSIVE_REASON_")
+            .to_lowercase(),
+        Err(_) => format!("reason_{number}"),
+    }
+}
+
+fn cni(hint: v1::CniHint) -> Cni {
+    Cni {
+        claim: match hint.claim() {
+            v1::EnforcementClaim::Unspecified => "unknown",
+            v1::EnforcementClaim::Enforces => "enforces",
+            v1::EnforcementClaim::DoesNotEnforce => "does_not_enforce",
+            v1::EnforcementClaim::Depends => "depends",
+        },
+        name: hint.name,
+        evidence: hint.evidence,
+        remedy: hint.remedy,
+    }
+}
+
+/// A transport for a question.
+pub(crate) fn protocol(protocol: Protocol) -> i32 {
+    match protocol {
+        Protocol::Tcp => v1::Protocol::Tcp,
+        Protocol::Udp => v1::Protocol::Udp,
+        Protocol::Sctp => v1::Protocol::Sctp,
+    }
+    .into()
+}
+
+/// The collector's answer for one family.
+pub(crate) fn family(explanation: v1::Explanation) -> Family {
+    Family {
+        family: explanation.family,
+        verdict: explanation.verdict,
+        directions: explanation
+            .directions
+            .into_iter()
+            .map(|walk| Walk {
+                direction: direction(walk.direction),
+                verdict: walk.verdict,
+                because: walk.because,
+                policies: walk
+                    .policies
+                    .into_iter()
+                    .map(|policy| Policy {
+                        policy: policy.policy,
+                        rules: policy.rules,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+/// The engine's own answer for one family.
+pub(crate) fn answer(answer: ask::Answer) -> Family {
+    Family {
+        family: match answer.family {
+            AddressFamily::V4 => "IPv4",
+            AddressFamily::V6 => "IPv6",
+        }
+        .to_owned(),
+        verdict: answer.explanation.verdict,
+        directions: answer
+            .explanation
+            .directions
+            .into_iter()
+            .map(|walk| Walk {
+                direction: match walk.direction {
+                    Direction::Ingress => "ingress",
+                    Direction::Egress => "egress",
+                },
+                verdict: walk.verdict,
+                because: walk.because,
+                policies: walk
+                    .policies
+                    .into_iter()
+                    .map(|policy| Policy {
+                        policy: policy.policy,
+                        rules: policy.rules,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}

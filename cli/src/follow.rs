@@ -1,0 +1,150 @@
+//! `polproof violations --follow`: every change, until Ctrl-C, over restarts of the collector.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use polproof_proto::v1;
+use tonic::Code;
+
+use crate::args::{Format, Global, Violations as Options};
+use crate::connect::connect;
+use crate::convert;
+use crate::failure::{FINE, Failure};
+use crate::output::{Screen, Tone, note};
+use crate::view::{Finding, State};
+use crate::violations::{HEAD, filter, row};
+
+/// The longest wait between attempts to reach the collector.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Column widths that hold most names; a stream cannot know what will come.
+const WIDTHS: [usize; 6] = [20, 24, 32, 7, 26, 12];
+
+type Figures = (u64, u64, u64, Option<Timestamp>);
+
+/// Prints until Ctrl-C.
+pub(crate) async fn run(
+    global: &Global,
+    options: &Options,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let interrupt = async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    };
+    tokio::select! {
+        ended = follow(global, options, screen) => ended,
+        waited = interrupt => waited
+            .map(|()| FINE)
+            .map_err(|error| Failure::away(format!("cannot wait for Ctrl-C: {error}"))),
+    }
+}
+
+async fn follow(global: &Global, options: &Options, screen: &Screen) -> Result<u8, Failure> {
+    let mut filter = filter(options)?;
+    // What was shown and is then taken back must be said to be taken back.
+    filter.include_retracted = true;
+    let mut shown: HashMap<(String, String), Figures> = HashMap::new();
+    let mut wait = Duration::from_millis(500);
+    let mut lost = false;
+    let mut client = connect(global).await?;
+    if screen.format == Format::Table {
+        screen.write(&line(
+            screen,
+            &HEAD.map(|cell| (Tone::Bold, cell.to_owned())),
+        ))?;
+    }
+    loop {
+        let request = v1::WatchFindingsRequest {
+            filter: Some(filter.clone()),
+        };
+        let ended = match client.watch_findings(request).await {
+            Err(status) => status,
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                if std::mem::take(&mut lost) {
+                    note("the collector is back; going on");
+                }
+                loop {
+                    match stream.message().await {
+                        Ok(Some(finding)) => {
+                            wait = Duration::from_millis(500);
+                            show(&convert::finding(finding), options, screen, &mut shown)?;
+                        }
+                        Ok(None) => break tonic::Status::unavailable("it ended the stream"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+        };
+        if matches!(
+            ended.code(),
+            Code::InvalidArgument | Code::NotFound | Code::Unimplemented
+        ) {
+            return Err(Failure::status(&global.collector, &ended));
+        }
+        loop {
+            if !std::mem::replace(&mut lost, true) {
+                note(&format!(
+                    "the collector at {} is gone ({}); trying until it is back",
+                    global.collector,
+                    ended.message()
+                ));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            if let Ok(again) = connect(global).await {
+                client = again;
+                break;
+            }
+        }
+    }
+}
+
+fn show(
+    finding: &Finding,
+    options: &Options,
+    screen: &Screen,
+    shown: &mut HashMap<(String, String), Figures>,
+) -> Result<(), Failure> {
+    let figures = (
+        finding.observed,
+        finding.settled,
+        finding.retracted,
+        finding.last_seen,
+    );
+    let key = (finding.id.clone(), finding.node.clone());
+    let before = shown.get(&key);
+    // A watch that begins again sends everything again.
+    if before == Some(&figures)
+        || (before.is_none() && finding.state == State::Retracted && !options.all)
+    {
+        return Ok(());
+    }
+    shown.insert(key, figures);
+    if screen.format != Format::Table {
+        return screen.item(finding);
+    }
+    let when = finding
+        .last_seen
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default();
+    screen.write(&line(screen, &row(finding, &when)))
+}
+
+fn line(screen: &Screen, cells: &[(Tone, String)]) -> String {
+    let mut text = String::new();
+    for (index, (tone, cell)) in cells.iter().enumerate() {
+        text.push_str(&screen.paint(*tone, cell));
+        if let Some(width) = WIDTHS.get(index) {
+            let gap = width.saturating_sub(cell.chars().count()) + 2;
+            text.extend(std::iter::repeat_n(' ', gap));
+        }
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,305 @@
+//! What is shown, in the shape of `-o json` and `-o yaml`: stable names in snake_case, times as RFC 3339 in UTC. Fields
+//! may be added, never renamed. Counts are whole numbers; enums are lower-case words.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// `polproof violations -o json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Violations {
+    /// Newest first. With `--follow` each comes by itself, one a line.
+    pub(crate) findings: Vec<Finding>,
+    /// Attempts in all of them that are not taken back.
+    pub(crate) violations: u64,
+}
+
+/// One finding: all attempts with the same ends, port and deciding policies.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    /// The same for the same finding, for ever.
+    pub(crate) id: String,
+    /// `unenforced`, `over_blocked`, `late_enforcement`, `startup_gap`, `survivor`.
+    pub(crate) kind: &'static str,
+    /// Node of the agent that saw it.
+    pub(crate) node: String,
+    /// Who connected.
+    pub(crate) source: End,
+    /// Who was reached.
+    pub(crate) destination: End,
+    /// Destination port.
+    pub(crate) port: u32,
+    /// `TCP`, `UDP`, `SCTP`.
+    pub(crate) protocol: &'static str,
+    /// Attempts that are not taken back.
+    pub(crate) count: u64,
+    /// Attempts seen.
+    pub(crate) observed: u64,
+    /// Of these, judged for good.
+    pub(crate) settled: u64,
+    /// Of these, taken back.
+    pub(crate) retracted: u64,
+    /// `provisional`: none is judged for good yet; `standing`: some are; `retracted`: all were taken back.
+    pub(crate) state: State,
+    /// `one_witness`, `two_witnesses`, `probe`.
+    pub(crate) evidence: &'static str,
+    /// First attempt.
+    pub(crate) first_seen: Option<Timestamp>,
+    /// Last attempt.
+    pub(crate) last_seen: Option<Timestamp>,
+    /// The policies that deny it.
+    pub(crate) denied_by: Vec<Denier>,
+    /// The newest attempts.
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// How sure a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// No attempt is judged for good yet.
+    Provisional,
+    /// Some are.
+    Standing,
+    /// All were taken back: the policies were changing.
+    Retracted,
+}
+
+/// One end.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct End {
+    /// `pod`, `node`, `external`.
+    pub(crate) kind: &'static str,
+    /// Of a pod.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) namespace: String,
+    /// Of a pod or node.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    /// Of a pod or node, if known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) uid: String,
+    /// The address it had.
+    pub(crate) address: String,
+}
+
+/// A policy that denies.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Denier {
+    /// `ingress` or `egress`.
+    pub(crate) direction: &'static str,
+    /// `NetworkPolicy`.
+    pub(crate) kind: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its UID.
+    pub(crate) uid: String,
+    /// Its generation.
+    pub(crate) generation: i64,
+    /// Indices of its rules; none admits the connection.
+    pub(crate) rules_without_match: Vec<u32>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// When.
+    pub(crate) at: Option<Timestamp>,
+    /// `address:port`.
+    pub(crate) source: String,
+    /// `address:port`.
+    pub(crate) destination: String,
+    /// TCP initial sequence number.
+    pub(crate) isn: u32,
+    /// `accepted`, `refused` (the port is closed, but the packet got there), `unknown`.
+    pub(crate) answer: &'static str,
+}
+
+/// `polproof status -o json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    /// The collector's version.
+    pub(crate) collector_version: String,
+    /// The collector's clock.
+    pub(crate) now: Option<Timestamp>,
+    /// What "recent" means below.
+    pub(crate) recent_window_seconds: u32,
+    /// The collector's own view of the cluster; null without one.
+    pub(crate) cluster: Option<Cluster>,
+    /// By name.
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// A view of the cluster's objects.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cluster {
+    /// Whether all kinds have been read.
+    pub(crate) ready: bool,
+    /// `kubernetes` or `manifests`.
+    pub(crate) source: String,
+    /// NetworkPolicies.
+    pub(crate) policies: u64,
+    /// Pods.
+    pub(crate) pods: u64,
+    /// Objects left out, with the reason.
+    pub(crate) refused: Vec<String>,
+    /// Why it may be stale; empty if it is not.
+    pub(crate) problem: String,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+pub(crate) struct Node {
+    /// Its name.
+    pub(crate) node: String,
+    /// `enforced`, `not_enforced`, `partial`, `unproven`: what was proved.
+    pub(crate) enforcement: &'static str,
+    /// Why.
+    pub(crate) enforcement_reason: String,
+    /// What the CNI's files claim.
+    pub(crate) cni: Vec<Cni>,
+    /// Whether its agent talks to the collector.
+    pub(crate) connected: bool,
+    /// When it was last heard of.
+    pub(crate) last_heartbeat: Option<Timestamp>,
+    /// When it was first heard of.
+    pub(crate) first_heard: Option<Timestamp>,
+    /// The agent's version.
+    pub(crate) agent_version: String,
+    /// The kernel's.
+    pub(crate) kernel_release: String,
+    /// Pods that should be watched.
+    pub(crate) pods_expected: u64,
+    /// Pods that are.
+    pub(crate) pods_watched: u64,
+    /// Those that are not, with the reason.
+    pub(crate) pods_unwatched: Vec<String>,
+    /// Denied connections delivered, all that are stored.
+    pub(crate) violations: u64,
+    /// Within the recent window.
+    pub(crate) violations_recent: u64,
+    /// The last of them.
+    pub(crate) last_violation: Option<Timestamp>,
+    /// Findings that stand.
+    pub(crate) findings: u64,
+    /// Counts of judged attempts.
+    pub(crate) judged: Judged,
+    /// Attempts without a verdict, by reason.
+    pub(crate) inconclusive: std::collections::BTreeMap<String, u64>,
+    /// What was lost.
+    pub(crate) loss: Loss,
+    /// The agent's view of the cluster; null if unknown.
+    pub(crate) cluster: Option<Cluster>,
+}
+
+/// What judged attempts came to, in total.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Judged {
+    /// Delivered and allowed.
+    pub(crate) allowed_delivered: u64,
+    /// Delivered and denied.
+    pub(crate) denied_delivered: u64,
+    /// Left a pod though denied, answered by nothing or a rejection.
+    pub(crate) denied_unanswered: u64,
+    /// Left a pod though denied, and were answered.
+    pub(crate) denied_answered: u64,
+    /// Left a pod, allowed and answered.
+    pub(crate) allowed_answered: u64,
+}
+
+/// What was lost, and so makes the figures too low.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Loss {
+    /// Records that the kernel could not hand over.
+    pub(crate) ring_records_lost: u64,
+    /// Packets that could not be read.
+    pub(crate) packets_unparsed: u64,
+    /// Attempts forgotten for lack of room.
+    pub(crate) attempts_evicted: u64,
+    /// Batches that the agent dropped for lack of room.
+    pub(crate) batches_dropped: u64,
+    /// Network namespaces without a pod.
+    pub(crate) pods_unidentified: u64,
+    /// Batches that never reached the collector.
+    pub(crate) batches_missing: u64,
+    /// Findings that the collector could not use.
+    pub(crate) findings_refused: u64,
+}
+
+impl Loss {
+    /// What makes figures too low. Unidentified pods are coverage, not loss.
+    pub(crate) fn total(&self) -> u64 {
+        [
+            self.packets_unparsed,
+            self.attempts_evicted,
+            self.batches_dropped.max(self.batches_missing),
+            self.findings_refused,
+        ]
+        .into_iter()
+        .fold(self.ring_records_lost, u64::saturating_add)
+    }
+}
+
+/// A claim of the node's files about its CNI.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cni {
+    /// For example `flannel`.
+    pub(crate) name: String,
+    /// `enforces`, `does_not_enforce`, `depends`, `unknown`.
+    pub(crate) claim: &'static str,
+    /// Where that was read.
+    pub(crate) evidence: String,
+    /// What to do.
+    pub(crate) remedy: String,
+}
+
+/// `polproof explain -o json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    /// As asked.
+    pub(crate) source: String,
+    /// As asked, without the port.
+    pub(crate) destination: String,
+    /// Asked port.
+    pub(crate) port: u16,
+    /// `TCP`, `UDP`, `SCTP`.
+    pub(crate) protocol: &'static str,
+    /// `allow`, `deny`, `unknown`, or `mixed` if the families differ.
+    pub(crate) verdict: String,
+    /// One for each address family that both ends have.
+    pub(crate) families: Vec<Family>,
+}
+
+/// The answer for one address family.
+#[derive(Debug, Serialize)]
+pub(crate) struct Family {
+    /// `IPv4` or `IPv6`.
+    pub(crate) family: String,
+    /// `allow`, `deny` or `unknown: reason`.
+    pub(crate) verdict: String,
+    /// Egress of the source, ingress of the destination.
+    pub(crate) directions: Vec<Walk>,
+}
+
+/// One direction.
+#[derive(Debug, Serialize)]
+pub(crate) struct Walk {
+    /// `egress` or `ingress`.
+    pub(crate) direction: &'static str,
+    /// `allow`, `deny` or `unknown: reason`.
+    pub(crate) verdict: String,
+    /// Why.
+    pub(crate) because: String,
+    /// Each policy that isolates.
+    pub(crate) policies: Vec<Policy>,
+}
+
+/// What one policy says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Policy {
+    /// `namespace/name`.
+    pub(crate) policy: String,
+    /// A line for each rule.
+    pub(crate) rules: Vec<String>,
+}

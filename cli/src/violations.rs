@@ -1,0 +1,313 @@
+//! `polproof violations`: what was delivered although the policies deny it.
+
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use polproof_proto::v1;
+
+use crate::args::{Format, Global, Violations as Options};
+use crate::connect::connect;
+use crate::convert;
+use crate::failure::{FINE, Failure, VIOLATIONS};
+use crate::output::{Screen, Tone};
+use crate::view::{Denier, End, Finding, State, Violations};
+
+/// Findings on one page of the collector.
+const PAGE: u32 = 1_000;
+/// Lines of a table; `-o json` has everything.
+const SHOWN: usize = 200;
+
+/// The headings of the table.
+pub(crate) const HEAD: [&str; 7] = [
+    "LAST SEEN",
+    "SOURCE",
+    "DESTINATION:PORT/PROTO",
+    "COUNT",
+    "STATE",
+    "EVIDENCE",
+    "DENIED BY",
+];
+
+/// The filter for the collector.
+pub(crate) fn filter(options: &Options) -> Result<v1::FindingFilter, Failure> {
+    let since = options
+        .since
+        .as_deref()
+        .map(|text| duration(text).map(|duration| Timestamp::now() - duration))
+        .transpose()?;
+    Ok(v1::FindingFilter {
+        namespace: options.namespace.clone().unwrap_or_default(),
+        node: options.node.clone().unwrap_or_default(),
+        since: since.map(convert::timestamp),
+        kinds: vec![v1::FindingKind::Unenforced.into()],
+        include_retracted: options.all,
+    })
+}
+
+fn duration(text: &str) -> Result<SignedDuration, Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "--since {text:?} is no duration; for example 90s, 15m, 12h or 7d"
+        ))
+    };
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
+    // Beyond a century the subtraction from now stops making sense.
+    if duration.is_negative() || duration.as_hours() > 24 * 366 * 100 {
+        return Err(wrong());
+    }
+    Ok(duration)
+}
+
+/// Lists them.
+pub(crate) async fn run(
+    global: &Global,
+    options: &Options,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let filter = filter(options)?;
+    let mut client = connect(global).await?;
+    let failed = |status: tonic::Status| Failure::status(&global.collector, &status);
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    let mut page_token = String::new();
+    loop {
+        let page = client
+            .list_findings(v1::ListFindingsRequest {
+                filter: Some(filter.clone()),
+                page_size: PAGE,
+                page_token,
+            })
+            .await
+            .map_err(failed)?
+            .into_inner();
+        for finding in page.findings.into_iter().map(convert::finding) {
+            // What changed while we read comes again at the end, with newer figures.
+            let place = *places
+                .entry((finding.id.clone(), finding.node.clone()))
+                .or_insert(findings.len());
+            match findings.get_mut(place) {
+                Some(earlier) => *earlier = finding,
+                None => findings.push(finding),
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    findings.sort_by(|a, b| b.last_seen.cmp(&a.last_seen));
+    let violations = findings
+        .iter()
+        .fold(0, |sum: u64, finding| sum.saturating_add(finding.count));
+    let all = Violations {
+        findings,
+        violations,
+    };
+    match screen.format {
+        Format::Json | Format::Yaml => screen.document(&all)?,
+        Format::Table => screen.write(&table(&all, options, screen))?,
+    }
+    Ok(if violations > 0 { VIOLATIONS } else { FINE })
+}
+
+fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
+    if all.findings.is_empty() {
+        let mut filters = Vec::new();
+        if let Some(namespace) = &options.namespace {
+            filters.push(format!("namespace {namespace}"));
+        }
+        if let Some(node) = &options.node {
+            filters.push(format!("node {node}"));
+        }
+        if let Some(since) = &options.since {
+            filters.push(format!("the last {since}"));
+        }
+        let of = if filters.is_empty() {
+            String::new()
+        } else {
+            format!(" for {}", filters.join(", "))
+        };
+        return format!(
+            "{}\nThat alone proves nothing: `polproof status` says what was tested, and whether all pods are watched.\n",
+            screen.paint(Tone::Good, &format!("No violation{of}."))
+        );
+    }
+    let now = Timestamp::now();
+    let rows: Vec<_> = all
+        .findings
+        .iter()
+        .take(SHOWN)
+        .map(|finding| row(finding, &age(finding.last_seen, now)))
+        .collect();
+    let mut text = screen.table(&HEAD, &rows);
+    text.push('\n');
+    if all.findings.len() > SHOWN {
+        text.push_str(&format!(
+            "... and {} more: narrow it with -n, --node or --since, or see all with -o json\n",
+            all.findings.len() - SHOWN
+        ));
+    }
+    let provisional = all
+        .findings
+        .iter()
+        .filter(|finding| finding.state == State::Provisional)
+        .count();
+    let nodes: std::collections::BTreeSet<&str> = all
+        .findings
+        .iter()
+        .map(|finding| finding.node.as_str())
+        .collect();
+    let mut summary = format!(
+        "{} that the policies deny {} delivered: {} on {}",
+        plural(all.violations, "connection"),
+        if all.violations == 1 { "was" } else { "were" },
+        plural(all.findings.len() as u64, "finding"),
+        plural(nodes.len() as u64, "node"),
+    );
+    if provisional > 0 {
+        summary.push_str(&format!(
+            " ({provisional} provisional: judged for good within seconds)"
+        ));
+    }
+    summary.push('.');
+    let tone = if all.violations > 0 {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    text.push_str(&screen.paint(tone, &summary));
+    text.push('\n');
+    if let Some(finding) = all.findings.iter().find(|finding| finding.count > 0) {
+        text.push_str(&format!(
+            "Why one is denied:     {}\nWhich nodes it is on:  polproof status\n",
+            explain_command(finding)
+        ));
+    }
+    text
+}
+
+/// The question whose answer says why this is denied.
+fn explain_command(finding: &Finding) -> String {
+    let end = |end: &End| match end.kind {
+        "pod" => format!("{}/{}", end.namespace, end.name),
+        _ => end.address.clone(),
+    };
+    let destination = end(&finding.destination);
+    let destination = if destination.contains(':') {
+        format!("'[{destination}]:")
+    } else {
+        format!("{destination}:")
+    };
+    let quote = if destination.starts_with('\'') {
+        "'"
+    } else {
+        ""
+    };
+    format!(
+        "polproof explain {} {destination}{}/{}{quote}",
+        end(&finding.source),
+        finding.port,
+        finding.protocol
+    )
+}
+
+/// One line of the table.
+pub(crate) fn row(finding: &Finding, when: &str) -> Vec<(Tone, String)> {
+    let provisional = finding.count.saturating_sub(finding.settled);
+    let (tone, state) = match finding.state {
+        State::Provisional => (Tone::Warn, "provisional".to_owned()),
+        State::Standing if provisional > 0 => {
+            (Tone::Bad, format!("standing ({provisional} provisional)"))
+        }
+        State::Standing => (Tone::Bad, "standing".to_owned()),
+        State::Retracted => (Tone::Dim, "retracted".to_owned()),
+    };
+    let family = if finding.destination.address.contains(':') {
+        " (IPv6)"
+    } else {
+        ""
+    };
+    vec![
+        (Tone::Plain, when.to_owned()),
+        (Tone::Plain, name(&finding.source)),
+        (
+            Tone::Plain,
+            format!(
+                "{}:{}/{}{family}",
+                name(&finding.destination),
+                finding.port,
+                finding.protocol
+            ),
+        ),
+        (Tone::Plain, finding.count.to_string()),
+        (tone, state),
+        (Tone::Plain, finding.evidence.replace('_', " ")),
+        (Tone::Plain, denied_by(&finding.denied_by)),
+    ]
+}
+
+fn name(end: &End) -> String {
+    match end.kind {
+        "pod" => format!("{}/{}", end.namespace, end.name),
+        "node" => format!("node {} ({})", end.name, end.address),
+        kind => format!("{} ({kind})", end.address),
+    }
+}
+
+/// "ingress of shop/db: shop/default-deny (no rule), shop/db (none of 2 rules)".
+fn denied_by(policies: &[Denier]) -> String {
+    let mut text = String::new();
+    for direction in ["egress", "ingress", "unknown"] {
+        let named: Vec<String> = policies
+            .iter()
+            .filter(|policy| policy.direction == direction)
+            .map(|policy| {
+                let rules = match policy.rules_without_match.len() {
+                    0 => "no rule".to_owned(),
+                    1 => "its rule does not match".to_owned(),
+                    count => format!("none of {count} rules matches"),
+                };
+                let name = if policy.namespace.is_empty() {
+                    policy.name.clone()
+                } else {
+                    format!("{}/{}", policy.namespace, policy.name)
+                };
+                format!("{name} ({rules})")
+            })
+            .collect();
+        if !named.is_empty() {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            text.push_str(&format!("{direction}: {}", named.join(", ")));
+        }
+    }
+    text
+}
+
+/// "3s ago".
+pub(crate) fn age(then: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(then) = then else {
+        return "never".to_owned();
+    };
+    format!("{} ago", short(now.duration_since(then).as_secs().max(0)))
+}
+
+fn short(seconds: i64) -> String {
+    match seconds {
+        s if s < 120 => format!("{s}s"),
+        s if s < 7_200 => format!("{}m", s / 60),
+        s if s < 172_800 => format!("{}h", s / 3_600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// "1 node", "2 nodes".
+pub(crate) fn plural(count: u64, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}

@@ -1,0 +1,547 @@
+//! Wire messages to our own types and back. Nothing else in this crate reads the fields of a message.
+//!
+//! What comes in is not trusted: a finding that makes no sense is refused with the name of the field, and the rest
+//! of its batch goes on.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use polproof_flow::finding::JudgedCounts;
+use polproof_policy::{Direction, Family, Protocol, ask};
+use polproof_proto::{MAX_FINDINGS_PER_BATCH, v1};
+use prost_types::Timestamp;
+
+use crate::finding::{Denier, End, Finding, Key, Kind, Sample, Update, Wall};
+use crate::store::{Delivery, Filter};
+
+/// No honest batch counts more of anything: a million attempts a second for two weeks.
+const LARGEST_COUNT: u64 = 1_000_000_000_000;
+/// Kubernetes names and namespaces are at most 253 long.
+const LONGEST_NAME: usize = 253;
+/// Policies that may decide one connection.
+const MOST_POLICIES: usize = 1_000;
+/// Rules of one policy in one direction.
+const MOST_RULES: usize = 10_000;
+/// Samples that one update may bring.
+const MOST_SAMPLES: usize = 10;
+/// How far an agent's clock may be ahead of ours before its times are taken as "now".
+const CLOCK_AHEAD: i64 = 60 * Wall::SECOND;
+
+/// What is wrong with a message, by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Path of the field in the message.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+fn bad<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, Bad> {
+    Err(Bad {
+        field: field.into(),
+        problem: problem.into(),
+    })
+}
+
+fn inside(outer: &str) -> impl Fn(Bad) -> Bad + '_ {
+    move |bad| Bad {
+        field: format!("{outer}.{}", bad.field),
+        problem: bad.problem,
+    }
+}
+
+/// Checks the Hello of an agent.
+pub fn hello(hello: &v1::Hello) -> Result<(), Bad> {
+    name("node", &hello.node, false)?;
+    name("instance", &hello.instance, false)?;
+    name("agent_version", &hello.agent_version, true)?;
+    name("kernel_release", &hello.kernel_release, true)
+}
+
+/// A batch as a delivery, and what had to be left out of it.
+pub fn delivery(node: &str, instance: &str, batch: v1::Batch, now: Wall) -> (Delivery, Vec<Bad>) {
+    let mut refused = Vec::new();
+    let mut delivery = Delivery {
+        node: node.to_owned(),
+        instance: instance.to_owned(),
+        sequence: batch.sequence,
+        ..Delivery::default()
+    };
+    let given = batch.findings.len();
+    for (index, finding) in batch
+        .findings
+        .into_iter()
+        .take(MAX_FINDINGS_PER_BATCH)
+        .enumerate()
+    {
+        match update(finding, now) {
+            Ok(update) => delivery.updates.push(update),
+            Err(bad) => refused.push(inside(&format!("findings[{index}]"))(bad)),
+        }
+    }
+    delivery.refused = refused.len() as u64;
+    if given > MAX_FINDINGS_PER_BATCH {
+        delivery.refused += (given - MAX_FINDINGS_PER_BATCH) as u64;
+        refused.push(Bad {
+            field: "findings".to_owned(),
+            problem: format!(
+                "{given} of them, at most {MAX_FINDINGS_PER_BATCH} are allowed; the rest is left out"
+            ),
+        });
+    }
+    for (index, entry) in batch.inconclusive.into_iter().enumerate() {
+        let field = format!("inconclusive[{index}]");
+        match v1::InconclusiveReason::try_from(entry.reason) {
+            Ok(v1::InconclusiveReason::Unspecified) => refused.push(Bad {
+                field: format!("{field}.reason"),
+                problem: "unspecified".to_owned(),
+            }),
+            // A reason that only a newer agent knows is counted all the same, under its number.
+            Ok(_) | Err(_) => match count(&field, entry.count) {
+                Ok(count) if index < 1_000 => delivery.inconclusive.push((entry.reason, count)),
+                Ok(_) => {}
+                Err(bad) => refused.push(bad),
+            },
+        }
+    }
+    if let Some(judged) = batch.judged {
+        match judged_counts(&judged) {
+            Ok(judged) => delivery.judged = judged,
+            Err(bad) => refused.push(inside("judged")(bad)),
+        }
+    }
+    (delivery, refused)
+}
+
+fn judged_counts(judged: &v1::JudgedCounts) -> Result<JudgedCounts, Bad> {
+    Ok(JudgedCounts {
+        allowed_delivered: count("allowed_delivered", judged.allowed_delivered)?,
+        denied_delivered: count("denied_delivered", judged.denied_delivered)?,
+        denied_unanswered: count("denied_unanswered", judged.denied_unanswered)?,
+        denied_answered: count("denied_answered", judged.denied_answered)?,
+        allowed_answered: count("allowed_answered", judged.allowed_answered)?,
+    })
+}
+
+fn update(update: v1::FindingUpdate, now: Wall) -> Result<Update, Bad> {
+    let Some(wire) = update.key else {
+        return bad("key", "missing");
+    };
+    let key = key(wire).map_err(inside("key"))?;
+    let observed = count("observed", update.observed)?;
+    let settled = count("settled", update.settled)?;
+    let retracted = count("retracted", update.retracted)?;
+    if observed + settled + retracted == 0 {
+        return bad(
+            "observed",
+            "0, and settled and retracted too: it says nothing",
+        );
+    }
+    let evidence = match v1::EvidenceLevel::try_from(update.evidence) {
+        Ok(v1::EvidenceLevel::OneWitness) => 1,
+        Ok(v1::EvidenceLevel::TwoWitnesses) => 2,
+        Ok(v1::EvidenceLevel::Probe) => 3,
+        Ok(v1::EvidenceLevel::Unspecified) | Err(_) => {
+            return bad("evidence", unknown(update.evidence));
+        }
+    };
+    let last = time("last_seen", update.last_seen, now)?;
+    let first = time("first_seen", update.first_seen, now)?.min(last);
+    let mut samples = Vec::with_capacity(update.samples.len().min(MOST_SAMPLES));
+    for (index, wire) in update.samples.into_iter().take(MOST_SAMPLES).enumerate() {
+        samples.push(sample(&wire, now).map_err(inside(&format!("samples[{index}]")))?);
+    }
+    Ok(Update {
+        id: key.id(),
+        key,
+        observed,
+        settled,
+        retracted,
+        first,
+        last,
+        evidence,
+        samples,
+    })
+}
+
+fn key(key: v1::FindingKey) -> Result<Key, Bad> {
+    let kind = kind(key.kind)?;
+    let (source, source_ip) = end("source", key.source)?;
+    let (destination, destination_ip) = end("destination", key.destination)?;
+    if source_ip.is_ipv4() != destination_ip.is_ipv4() {
+        return bad("destination.address", "not of the family of source.address");
+    }
+    let protocol = protocol(key.protocol)?;
+    if key.policies.len() > MOST_POLICIES {
+        return bad("policies", format!("{} of them", key.policies.len()));
+    }
+    let mut policies = Vec::with_capacity(key.policies.len());
+    for (index, policy) in key.policies.into_iter().enumerate() {
+        policies.push(denier(policy).map_err(inside(&format!("policies[{index}]")))?);
+    }
+    // The order is part of the agreement, but a key must not change with it.
+    policies.sort();
+    Ok(Key {
+        kind,
+        source,
+        source_ip,
+        destination,
+        destination_ip,
+        protocol,
+        port: port("destination_port", key.destination_port)?,
+        policies,
+    })
+}
+
+fn denier(policy: v1::DecidingPolicy) -> Result<Denier, Bad> {
+    let direction = match v1::Direction::try_from(policy.direction) {
+        Ok(v1::Direction::Ingress) => Direction::Ingress,
+        Ok(v1::Direction::Egress) => Direction::Egress,
+        Ok(v1::Direction::Unspecified) | Err(_) => {
+            return bad("direction", unknown(policy.direction));
+        }
+    };
+    name("policy_kind", &policy.policy_kind, false)?;
+    let Some(object) = policy.policy else {
+        return bad("policy", "missing");
+    };
+    object_names("policy", &object)?;
+    let mut rules = policy.rules_without_match;
+    if rules.len() > MOST_RULES {
+        return bad("rules_without_match", format!("{} of them", rules.len()));
+    }
+    rules.sort_unstable();
+    rules.dedup();
+    Ok(Denier {
+        direction,
+        namespace: object.namespace,
+        name: object.name,
+        kind: policy.policy_kind,
+        uid: object.uid,
+        generation: policy.generation,
+        rules,
+    })
+}
+
+fn end(field: &str, end: Option<v1::Endpoint>) -> Result<(End, IpAddr), Bad> {
+    let Some(end) = end else {
+        return bad(field, "missing");
+    };
+    let ip = ip("address", &end.address).map_err(inside(field))?;
+    let end = match end.kind {
+        None => {
+            return bad(
+                format!("{field}.kind"),
+                "missing: none of pod, node, external",
+            );
+        }
+        Some(v1::endpoint::Kind::External(v1::External {})) => End::External,
+        Some(v1::endpoint::Kind::Pod(pod)) => {
+            object_names("pod", &pod).map_err(inside(field))?;
+            name("pod.namespace", &pod.namespace, false).map_err(inside(field))?;
+            name("pod.uid", &pod.uid, false).map_err(inside(field))?;
+            End::Pod {
+                namespace: pod.namespace,
+                name: pod.name,
+                uid: pod.uid,
+            }
+        }
+        Some(v1::endpoint::Kind::Node(node)) => {
+            object_names("node", &node).map_err(inside(field))?;
+            End::Node {
+                name: node.name,
+                uid: node.uid,
+            }
+        }
+    };
+    Ok((end, ip))
+}
+
+fn sample(sample: &v1::AttemptSample, now: Wall) -> Result<Sample, Bad> {
+    Ok(Sample {
+        at: time("at", sample.at, now)?,
+        source: SocketAddr::new(
+            ip("source_address", &sample.source_address)?,
+            port("source_port", sample.source_port)?,
+        ),
+        destination: SocketAddr::new(
+            ip("destination_address", &sample.destination_address)?,
+            port("destination_port", sample.destination_port)?,
+        ),
+        isn: sample.isn,
+        answer: match v1::Answer::try_from(sample.answer) {
+            Ok(v1::Answer::Accepted) => 1,
+            Ok(v1::Answer::Refused) => 2,
+            Ok(v1::Answer::Unspecified) | Err(_) => 0,
+        },
+    })
+}
+
+fn object_names(field: &str, object: &v1::ObjectRef) -> Result<(), Bad> {
+    name("namespace", &object.namespace, true).map_err(inside(field))?;
+    name("name", &object.name, false).map_err(inside(field))?;
+    name("uid", &object.uid, true).map_err(inside(field))
+}
+
+fn name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
+    if text.is_empty() && !may_be_empty {
+        return bad(field, "missing");
+    }
+    if text.len() > LONGEST_NAME {
+        return bad(field, format!("{} bytes long", text.len()));
+    }
+    // These reach people's terminals.
+    if text.chars().any(char::is_control) {
+        return bad(field, "holds a control character");
+    }
+    Ok(())
+}
+
+fn count(field: &str, count: u64) -> Result<u64, Bad> {
+    if count > LARGEST_COUNT {
+        return bad(
+            field,
+            format!("{count} cannot be (at most {LARGEST_COUNT})"),
+        );
+    }
+    Ok(count)
+}
+
+fn ip(field: &str, text: &str) -> Result<IpAddr, Bad> {
+    text.parse::<IpAddr>()
+        .map(|ip| ip.to_canonical())
+        .or_else(|_| bad(field, format!("{text:?} is no IP address")))
+}
+
+/// A port; 0 is one on the wire of a packet, though nobody listens there.
+pub fn port(field: &str, port: u32) -> Result<u16, Bad> {
+    u16::try_from(port).or_else(|_| bad(field, format!("{port} is no port")))
+}
+
+fn time(field: &str, time: Option<Timestamp>, now: Wall) -> Result<Wall, Bad> {
+    let Some(time) = time else {
+        return bad(field, "missing");
+    };
+    let nanos = i64::from(time.nanos);
+    let wall = time
+        .seconds
+        .checked_mul(Wall::SECOND)
+        .and_then(|whole| whole.checked_add(nanos));
+    match wall {
+        Some(wall) if time.seconds > 0 && (0..Wall::SECOND).contains(&nanos) => {
+            // A clock that runs ahead must not hold its findings at the top for ever.
+            Ok(Wall(if wall > now.0.saturating_add(CLOCK_AHEAD) {
+                now.0
+            } else {
+                wall
+            }))
+        }
+        _ => bad(
+            field,
+            format!("{}.{:09} s cannot be", time.seconds, time.nanos),
+        ),
+    }
+}
+
+fn kind(number: i32) -> Result<Kind, Bad> {
+    Ok(match v1::FindingKind::try_from(number) {
+        Ok(v1::FindingKind::Unenforced) => Kind::Unenforced,
+        Ok(v1::FindingKind::OverBlocked) => Kind::OverBlocked,
+        Ok(v1::FindingKind::LateEnforcement) => Kind::LateEnforcement,
+        Ok(v1::FindingKind::StartupGap) => Kind::StartupGap,
+        Ok(v1::FindingKind::Survivor) => Kind::Survivor,
+        Ok(v1::FindingKind::Unspecified) | Err(_) => return bad("kind", unknown(number)),
+    })
+}
+
+/// The transport of a question; TCP where none is said.
+pub fn asked_protocol(number: i32) -> Result<Protocol, Bad> {
+    if number == 0 {
+        return Ok(Protocol::Tcp);
+    }
+    protocol(number)
+}
+
+fn protocol(number: i32) -> Result<Protocol, Bad> {
+    Ok(match v1::Protocol::try_from(number) {
+        Ok(v1::Protocol::Tcp) => Protocol::Tcp,
+        Ok(v1::Protocol::Udp) => Protocol::Udp,
+        Ok(v1::Protocol::Sctp) => Protocol::Sctp,
+        Ok(v1::Protocol::Unspecified) | Err(_) => return bad("protocol", unknown(number)),
+    })
+}
+
+fn unknown(number: i32) -> String {
+    if number == 0 {
+        "unspecified".to_owned()
+    } else {
+        format!("{number} is unknown to this version")
+    }
+}
+
+/// The filter of a question.
+pub fn filter(filter: Option<v1::FindingFilter>) -> Result<Filter, Bad> {
+    let filter = filter.unwrap_or_default();
+    name("namespace", &filter.namespace, true).map_err(inside("filter"))?;
+    name("node", &filter.node, true).map_err(inside("filter"))?;
+    let mut kinds = Vec::new();
+    for number in filter.kinds {
+        kinds.push(kind(number).map_err(|bad| inside("filter.kinds")(bad))?);
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(Filter {
+        namespace: filter.namespace,
+        node: filter.node,
+        since: filter
+            .since
+            .map(|since| time("since", Some(since), Wall(i64::MAX - CLOCK_AHEAD)))
+            .transpose()
+            .map_err(inside("filter"))?,
+        kinds,
+        include_retracted: filter.include_retracted,
+    })
+}
+
+/// A moment for the wire.
+pub fn timestamp(wall: Wall) -> Timestamp {
+    Timestamp {
+        seconds: wall.0.div_euclid(Wall::SECOND),
+        nanos: i32::try_from(wall.0.rem_euclid(Wall::SECOND)).unwrap_or(0),
+    }
+}
+
+/// A finding for the wire.
+pub fn finding(finding: Finding) -> v1::Finding {
+    let key = finding.key;
+    v1::Finding {
+        id: finding.id,
+        node: finding.node,
+        observed: finding.observed,
+        settled: finding.settled,
+        retracted: finding.retracted,
+        first_seen: Some(timestamp(finding.first)),
+        last_seen: Some(timestamp(finding.last)),
+        evidence: i32::from(finding.evidence),
+        samples: finding.samples.iter().map(sample_out).collect(),
+        key: Some(v1::FindingKey {
+            kind: i32::try_from(key.kind.number()).unwrap_or(0),
+            source: Some(end_out(key.source, key.source_ip)),
+            destination: Some(end_out(key.destination, key.destination_ip)),
+            protocol: match key.protocol {
+                Protocol::Tcp => v1::Protocol::Tcp,
+                Protocol::Udp => v1::Protocol::Udp,
+                Protocol::Sctp => v1::Protocol::Sctp,
+            }
+            .into(),
+            destination_port: u32::from(key.port),
+            policies: key.policies.into_iter().map(denier_out).collect(),
+        }),
+    }
+}
+
+fn end_out(end: End, ip: IpAddr) -> v1::Endpoint {
+    let kind = match end {
+        End::External => v1::endpoint::Kind::External(v1::External {}),
+        End::Pod {
+            namespace,
+            name,
+            uid,
+        } => v1::endpoint::Kind::Pod(v1::ObjectRef {
+            namespace,
+            name,
+            uid,
+        }),
+        End::Node { name, uid } => v1::endpoint::Kind::Node(v1::ObjectRef {
+            namespace: String::new(),
+            name,
+            uid,
+        }),
+    };
+    v1::Endpoint {
+        kind: Some(kind),
+        address: ip.to_string(),
+    }
+}
+
+/// A direction for the wire.
+pub fn direction(direction: Direction) -> i32 {
+    match direction {
+        Direction::Ingress => v1::Direction::Ingress,
+        Direction::Egress => v1::Direction::Egress,
+    }
+    .into()
+}
+
+fn denier_out(denier: Denier) -> v1::DecidingPolicy {
+    v1::DecidingPolicy {
+        policy_kind: denier.kind,
+        policy: Some(v1::ObjectRef {
+            namespace: denier.namespace,
+            name: denier.name,
+            uid: denier.uid,
+        }),
+        generation: denier.generation,
+        direction: direction(denier.direction),
+        rules_without_match: denier.rules,
+    }
+}
+
+fn sample_out(sample: &Sample) -> v1::AttemptSample {
+    v1::AttemptSample {
+        at: Some(timestamp(sample.at)),
+        source_address: sample.source.ip().to_string(),
+        source_port: u32::from(sample.source.port()),
+        destination_address: sample.destination.ip().to_string(),
+        destination_port: u32::from(sample.destination.port()),
+        isn: sample.isn,
+        answer: i32::from(sample.answer),
+    }
+}
+
+/// Counts for the wire.
+pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
+    v1::JudgedCounts {
+        allowed_delivered: judged.allowed_delivered,
+        denied_delivered: judged.denied_delivered,
+        denied_unanswered: judged.denied_unanswered,
+        denied_answered: judged.denied_answered,
+        allowed_answered: judged.allowed_answered,
+    }
+}
+
+/// An answer for the wire.
+pub fn explanation(answer: ask::Answer) -> v1::Explanation {
+    v1::Explanation {
+        family: match answer.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+        .to_owned(),
+        verdict: answer.explanation.verdict,
+        directions: answer
+            .explanation
+            .directions
+            .into_iter()
+            .map(|walked| v1::DirectionExplanation {
+                direction: direction(walked.direction),
+                verdict: walked.verdict,
+                because: walked.because,
+                policies: walked
+                    .policies
+                    .into_iter()
+                    .map(|policy| v1::PolicyExplanation {
+                        policy: policy.policy,
+                        rules: policy.rules,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}

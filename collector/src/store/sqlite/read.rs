@@ -1,0 +1,256 @@
+//! Everything that only reads.
+
+use std::collections::BTreeMap;
+
+use polproof_flow::finding::JudgedCounts;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite as Dialect};
+
+use super::write::BUCKET;
+use super::{Sqlite, unsigned};
+use crate::finding::{Finding, Key, Kind, Sample, Wall};
+use crate::store::{Cursor, Filter, Node, Page, StoreError};
+
+/// Attempts of a row that are not taken back; [`Finding::standing`] in SQL.
+const STANDING: &str = "max(observed - retracted, settled, 0)";
+
+impl Sqlite {
+    pub(super) async fn read_nodes(&self, recent: Wall) -> Result<Vec<Node>, sqlx::Error> {
+        // One transaction: the figures belong together.
+        let mut transaction = self.readers.begin().await?;
+        let mut nodes = BTreeMap::new();
+        for row in sqlx::query("SELECT * FROM nodes")
+            .fetch_all(&mut *transaction)
+            .await?
+        {
+            let count = |name| row.try_get(name).map(unsigned);
+            let node = Node {
+                node: row.try_get("node")?,
+                agent_version: row.try_get("agent_version")?,
+                kernel_release: row.try_get("kernel_release")?,
+                first_heard: Wall(row.try_get("first_heard")?),
+                last_heard: Wall(row.try_get("last_heard")?),
+                heartbeat: row.try_get("heartbeat")?,
+                batches_missing: count("batches_missing")?,
+                findings_refused: count("findings_refused")?,
+                judged: JudgedCounts {
+                    allowed_delivered: count("allowed_delivered")?,
+                    denied_delivered: count("denied_delivered")?,
+                    denied_unanswered: count("denied_unanswered")?,
+                    denied_answered: count("denied_answered")?,
+                    allowed_answered: count("allowed_answered")?,
+                },
+                unanswered_since: count("unanswered_since")?,
+                ..Node::default()
+            };
+            nodes.insert(node.node.clone(), node);
+        }
+        for row in sqlx::query("SELECT node, reason, count FROM inconclusive ORDER BY node, reason")
+            .fetch_all(&mut *transaction)
+            .await?
+        {
+            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
+                let count: i64 = row.try_get("count")?;
+                node.inconclusive
+                    .push((row.try_get("reason")?, unsigned(count)));
+            }
+        }
+        let mut sums = QueryBuilder::<Dialect>::new("SELECT node, count(*) AS findings, ");
+        sums.push("sum(CASE WHEN kind = ")
+            .push_bind(Kind::Unenforced.number())
+            .push(format_args!(" THEN {STANDING} ELSE 0 END) AS violations, "))
+            .push("max(CASE WHEN kind = ")
+            .push_bind(Kind::Unenforced.number())
+            .push(format_args!(
+                " THEN last_seen END) AS last_violation FROM findings WHERE {STANDING} > 0 GROUP BY node"
+            ));
+        for row in sums.build().fetch_all(&mut *transaction).await? {
+            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
+                node.findings = unsigned(row.try_get("findings")?);
+                node.violations = unsigned(row.try_get("violations")?);
+                node.last_violation = row.try_get::<Option<i64>, _>("last_violation")?.map(Wall);
+            }
+        }
+        for row in sqlx::query(
+            "SELECT node, max(sum(observed) - sum(retracted), 0) AS recent FROM activity \
+             WHERE bucket > ?1 GROUP BY node",
+        )
+        .bind(recent.0.saturating_sub(BUCKET))
+        .fetch_all(&mut *transaction)
+        .await?
+        {
+            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
+                node.violations_recent = unsigned(row.try_get("recent")?);
+            }
+        }
+        Ok(nodes.into_values().collect())
+    }
+
+    pub(super) async fn read_count(&self, filter: &Filter) -> Result<u64, sqlx::Error> {
+        let mut query = QueryBuilder::<Dialect>::new("SELECT count(*) FROM findings WHERE ");
+        push_filter(&mut query, filter);
+        let count: i64 = query.build_query_scalar().fetch_one(&self.readers).await?;
+        Ok(unsigned(count))
+    }
+
+    pub(super) async fn read_page(
+        &self,
+        filter: &Filter,
+        cursor: &Cursor,
+        size: u32,
+    ) -> Result<Page, StoreError> {
+        let what = "list findings";
+        let mut query = QueryBuilder::<Dialect>::new("SELECT * FROM findings WHERE ");
+        push_filter(&mut query, filter);
+        match cursor {
+            Cursor::Newest { after, .. } => {
+                if let Some((last, id, node)) = after {
+                    query
+                        .push(" AND (last_seen < ")
+                        .push_bind(*last)
+                        .push(" OR (last_seen = ")
+                        .push_bind(*last)
+                        .push(" AND (id, node) > (")
+                        .push_bind(id)
+                        .push(", ")
+                        .push_bind(node)
+                        .push(")))");
+                }
+                query.push(" ORDER BY last_seen DESC, id, node");
+            }
+            Cursor::Changed { after, id, node } => {
+                query
+                    .push(" AND (changed, id, node) > (")
+                    .push_bind(*after)
+                    .push(", ")
+                    .push_bind(id)
+                    .push(", ")
+                    .push_bind(node)
+                    .push(") ORDER BY changed, id, node");
+            }
+        }
+        query.push(" LIMIT ").push_bind(i64::from(size));
+        let mut transaction = self.readers.begin().await.map_err(self.failed(what))?;
+        let rows = query
+            .build()
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(self.failed(what))?;
+        let mut findings = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let mut finding = self.finding(row)?;
+            finding.samples = sqlx::query(
+                "SELECT at, source, destination, isn, answer FROM samples WHERE id = ?1 AND node = ?2 \
+                 ORDER BY at DESC, rowid DESC",
+            )
+            .bind(&finding.id)
+            .bind(&finding.node)
+            .fetch_all(&mut *transaction)
+            .await
+            .and_then(|rows| rows.iter().map(sample).collect())
+            .map_err(self.failed("read samples"))?;
+            findings.push(finding);
+        }
+        let full = findings.len() == usize::try_from(size).unwrap_or(usize::MAX);
+        let next = match (cursor, findings.last()) {
+            (Cursor::Newest { began, .. }, Some(last)) if full => Some(Cursor::Newest {
+                began: *began,
+                after: Some((last.last.0, last.id.clone(), last.node.clone())),
+            }),
+            (Cursor::Newest { began, .. }, _) => {
+                let now: i64 = sqlx::query_scalar("SELECT value FROM clock")
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .map_err(self.failed(what))?;
+                // A walk of one page read one consistent state. Later pages may have missed what moved to the front.
+                let one_page = matches!(cursor, Cursor::Newest { after: None, .. });
+                (!one_page && now > *began).then(|| Cursor::Changed {
+                    after: *began,
+                    // Greater than every id: rows of the clock value itself are in the walk already.
+                    id: "~".to_owned(),
+                    node: String::new(),
+                })
+            }
+            (Cursor::Changed { .. }, Some(last)) if full => Some(Cursor::Changed {
+                after: last.changed,
+                id: last.id.clone(),
+                node: last.node.clone(),
+            }),
+            (Cursor::Changed { .. }, _) => None,
+        };
+        Ok(Page { findings, next })
+    }
+
+    fn finding(&self, row: &SqliteRow) -> Result<Finding, StoreError> {
+        let id: String = row.try_get("id").map_err(self.failed("read a finding"))?;
+        let read = || -> Result<Finding, sqlx::Error> {
+            let key: &str = row.try_get("key")?;
+            let key: Key =
+                serde_json::from_str(key).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            let evidence: i64 = row.try_get("evidence")?;
+            Ok(Finding {
+                id: id.clone(),
+                node: row.try_get("node")?,
+                key,
+                observed: unsigned(row.try_get("observed")?),
+                settled: unsigned(row.try_get("settled")?),
+                retracted: unsigned(row.try_get("retracted")?),
+                first: Wall(row.try_get("first_seen")?),
+                last: Wall(row.try_get("last_seen")?),
+                evidence: u8::try_from(evidence).unwrap_or(0),
+                changed: row.try_get("changed")?,
+                samples: Vec::new(),
+            })
+        };
+        read().map_err(|error| StoreError::Row {
+            path: self.path.clone(),
+            id: id.clone(),
+            problem: error.to_string(),
+        })
+    }
+}
+
+fn sample(row: &SqliteRow) -> Result<Sample, sqlx::Error> {
+    let address = |name| -> Result<std::net::SocketAddr, sqlx::Error> {
+        let text: &str = row.try_get(name)?;
+        text.parse()
+            .map_err(|error: std::net::AddrParseError| sqlx::Error::Decode(Box::new(error)))
+    };
+    let (isn, answer): (i64, i64) = (row.try_get("isn")?, row.try_get("answer")?);
+    Ok(Sample {
+        at: Wall(row.try_get("at")?),
+        source: address("source")?,
+        destination: address("destination")?,
+        isn: u32::try_from(isn).unwrap_or(0),
+        answer: u8::try_from(answer).unwrap_or(0),
+    })
+}
+
+fn push_filter(query: &mut QueryBuilder<Dialect>, filter: &Filter) {
+    query.push("1");
+    if !filter.namespace.is_empty() {
+        query
+            .push(" AND (source_namespace = ")
+            .push_bind(filter.namespace.clone())
+            .push(" OR destination_namespace = ")
+            .push_bind(filter.namespace.clone())
+            .push(")");
+    }
+    if !filter.node.is_empty() {
+        query.push(" AND node = ").push_bind(filter.node.clone());
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND last_seen >= ").push_bind(since.0);
+    }
+    if !filter.kinds.is_empty() {
+        query.push(" AND kind IN (");
+        let mut kinds = query.separated(", ");
+        for kind in &filter.kinds {
+            kinds.push_bind(kind.number());
+        }
+        query.push(")");
+    }
+    if !filter.include_retracted {
+        query.push(format_args!(" AND {STANDING} > 0"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Scenarios in the lab: real packets, real agents, a real collector.
+//!
+//! They need root, a few network programs, the BPF object and the built programs. What cannot run is listed as ignored, with
+//! the reason, and never as passed.
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test program talks to people"
+)]
+
+mod bad_input;
+mod findings;
+mod network;
+mod recovery;
+mod verdicts;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use polproof_tests::lab::{Lab, Setup, prerequisites};
+
+/// A scenario and what it needs of the machine.
+pub(crate) struct Scenario {
+    name: &'static str,
+    needs_programs: bool,
+    setup: fn() -> Setup,
+    run: fn(&mut Lab) -> Result<()>,
+}
+
+impl Scenario {
+    /// A scenario of the lab's network alone.
+    pub(crate) fn network(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+        Self {
+            name,
+            needs_programs: false,
+            setup: Setup::default,
+            run,
+        }
+    }
+
+    /// A scenario with agents and a collector.
+    pub(crate) fn whole(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+        Self {
+            needs_programs: true,
+            ..Self::network(name, run)
+        }
+    }
+
+    /// The same in another lab.
+    pub(crate) fn with(self, setup: fn() -> Setup) -> Self {
+        Self { setup, ..self }
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    if std::env::var_os(network::VICTIM).is_some() {
+        return match network::be_a_victim() {
+            Ok(()) => std::process::ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                std::process::ExitCode::FAILURE
+            }
+        };
+    }
+    let arguments = Arguments::from_args();
+    let network = prerequisites::missing_for_network();
+    let programs = prerequisites::missing_for_agents();
+    let scenarios = network::scenarios()
+        .into_iter()
+        .chain(verdicts::scenarios())
+        .chain(recovery::scenarios())
+        .chain(bad_input::scenarios());
+    let mut ignored = Vec::new();
+    let trials = scenarios
+        .map(|scenario| {
+            let missing = if scenario.needs_programs {
+                &programs
+            } else {
+                &network
+            };
+            if !missing.is_empty() {
+                ignored.push(format!(
+                    "ignored: {}: {}",
+                    scenario.name,
+                    missing.join("; ")
+                ));
+            }
+            let ready = missing.is_empty();
+            Trial::test(scenario.name, move || run(&scenario)).with_ignored_flag(!ready)
+        })
+        .collect();
+    for line in ignored {
+        eprintln!("{line}");
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn run(scenario: &Scenario) -> Result<(), Failed> {
+    let mut lab = Lab::create((scenario.setup)()).map_err(|error| format!("{error:#}"))?;
+    (scenario.run)(&mut lab).map_err(|error| format!("{error:#}\n{}", lab.logs(40)).into())
+}

@@ -1,0 +1,23 @@
+//! flannel and every other CNI that takes NetworkPolicies to heart and does nothing.
+
+use anyhow::Result;
+
+use super::{Enforcer, World};
+
+/// Enforces nothing.
+#[derive(Debug, Default)]
+pub struct None;
+
+impl Enforcer for None {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn enforce(&mut self, _world: &World<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn withdraw(&mut self, _world: &World<'_>) -> Result<()> {
+        Ok(())
+    }
+}

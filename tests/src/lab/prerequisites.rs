@@ -1,0 +1,45 @@
+//! What a machine must have for a lab, and what is missing of it.
+
+use std::path::Path;
+
+use super::process;
+
+/// Why no lab can be made here, in words; empty if one can.
+pub fn missing_for_network() -> Vec<String> {
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        missing.push("root (network namespaces, BPF): run it with sudo".to_owned());
+    }
+    for program in ["ip", "iptables-restore", "ip6tables-restore", "ipset"] {
+        if !on_path(program) {
+            missing.push(format!(
+                "the program {program}: install iproute2, iptables, ipset"
+            ));
+        }
+    }
+    if !Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        missing.push("bridge netfilter: `modprobe br_netfilter`".to_owned());
+    }
+    missing
+}
+
+/// Why the programs cannot be run in a lab here; empty if they can.
+pub fn missing_for_agents() -> Vec<String> {
+    let mut missing = missing_for_network();
+    if polproof_agent::observe::bpf_object().is_empty() {
+        missing.push(
+            "the BPF object was not built into polproof-agent: `cargo xtask build`".to_owned(),
+        );
+    }
+    for name in ["polproof-agent", "polproof-collector", "polproof"] {
+        if let Err(error) = process::binary(name) {
+            missing.push(error.to_string());
+        }
+    }
+    missing
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
