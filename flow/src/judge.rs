@@ -459,7 +459,7 @@ impl Judge {
         .min()
     }
 
-    /// Whether a finding waits that was not reported within the last second.
+    /// Whether a finding waits that was not reported lately.
     pub fn urgent(&self) -> bool {
         self.ledger.urgent()
     }

@@ -14,8 +14,8 @@ use crate::record::Instant;
 
 /// Attempts of one finding kept as examples in one delta.
 const SAMPLES: usize = 3;
-/// How often a known finding is reported.
-const REPEAT: u64 = Instant::SECOND;
+/// A finding that was reported within this time is known: more of it can wait for the next routine report.
+const REPEAT: u64 = Instant::SECOND / 2;
 
 /// Attempts reported together.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Ledger {
         self.observed.len() + self.done.len()
     }
 
-    /// A finding waits that was not reported within the last second.
+    /// A finding waits that was not reported within [`REPEAT`].
     pub(crate) fn urgent(&self) -> bool {
         self.urgent
     }

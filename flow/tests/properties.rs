@@ -209,7 +209,7 @@ struct Fault {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    (1..WINDOWS / 2, proptest::option::of(0..80_u64))
+    (1..WINDOWS / 3, proptest::option::weighted(0.3, 0..30_u64))
         .prop_map(|(window, down)| Fault { window, down })
 }
 
@@ -306,7 +306,7 @@ proptest! {
     #[test]
     fn no_crash_and_no_full_disk_changes_a_count(
         plans in proptest::collection::vec(plan(), 1..40),
-        faults in proptest::collection::vec(fault(), 0..6),
+        faults in proptest::collection::vec(fault(), 0..60),
     ) {
         let records = records(&plans);
         let views = views(None);
@@ -321,7 +321,7 @@ proptest! {
     #[test]
     fn a_change_of_policy_around_a_crash_never_settles_too_much(
         plans in proptest::collection::vec(plan(), 1..40),
-        faults in proptest::collection::vec(fault(), 0..6),
+        faults in proptest::collection::vec(fault(), 0..60),
         flip in 0..14_000_u64,
     ) {
         let records = records(&plans);
@@ -457,4 +457,28 @@ fn many_attempts_on_few_findings_are_few_deltas() {
         counts(&feed(&mut held, seconds(111.1), &[])),
         (0, 10_000, 0)
     );
+}
+
+#[test]
+fn what_is_written_in_one_delta_is_settled_as_one() {
+    let mut held = judge(&cluster());
+    for (isn, at) in [(1, 100.0), (2, 100.9)] {
+        let t = attempt(CLIENT, isn);
+        let report = feed(
+            &mut held,
+            seconds(at + 0.05),
+            &[t.syn(seconds(at)), t.syn_ack(seconds(at))],
+        );
+        held.put_back(report);
+    }
+    let written = feed(&mut held, seconds(101.0), &[]);
+    assert_eq!(written.findings.len(), 1);
+    let delta = &written.findings[0];
+    assert_eq!(
+        (delta.observed, delta.first, delta.last),
+        (2, seconds(100.0), seconds(100.9))
+    );
+    // Half of it is old enough: a restart now would take the whole delta for open.
+    assert!(feed(&mut held, seconds(110.5), &[]).is_empty());
+    assert_eq!(counts(&feed(&mut held, seconds(111.0), &[])), (0, 2, 0));
 }

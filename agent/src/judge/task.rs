@@ -31,8 +31,8 @@ const BATCH: usize = 4_096;
 const SKEW: u64 = Instant::SECOND / 10;
 /// At most five appends a second.
 const URGENT: u64 = Instant::SECOND / 5;
-/// At least one a second while there is anything to commit.
-const ROUTINE: u64 = Instant::SECOND;
+/// While there is anything to commit it waits no longer than this, so that also a known finding shows within a second.
+const ROUTINE: u64 = Instant::SECOND / 2;
 /// Views are taken at most so often; what comes between is skipped by the channel.
 const VIEW_PAUSE: u64 = Instant::SECOND / 20;
 /// Verdicts that wait for time alone may be late by this.
@@ -451,7 +451,7 @@ impl<R: Records> Bench<R> {
         let (since, said) = self.failing.unwrap_or((at, Instant(0)));
         let say = self.failing.is_none() || at.since(said) >= 60 * Instant::SECOND;
         if say {
-            error!(error = %failure, seconds = at.since(since) / Instant::SECOND, "a report cannot be committed: it is kept in memory and tried again every second; killed now, the agent would forget it");
+            error!(error = %failure, seconds = at.since(since) / Instant::SECOND, "a report cannot be committed: it is kept in memory and tried again twice a second; killed now, the agent would forget it");
         }
         self.failing = Some((since, if say { at } else { said }));
     }

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant as Clock};
 
 use polproof_cluster::{SourceKind, View};
 use polproof_flow::netns::{Hook, NetnsEvent};
-use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
+use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
 use polproof_flow::{Here, Judge, Settings};
 use polproof_policy::model::{Namespace, NetworkPolicy, Pod, Selector};
 use polproof_policy::{NamespacedName, Object, State, Uid};
@@ -29,80 +28,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::JudgeStats;
-use super::task::{Inputs, Records, run_on};
-use crate::observe::{ReadOutcome, RingId, now};
+use super::task::{Inputs, run_on};
+use crate::observe::now;
 use crate::report::spool::{Spool, SpoolConfig, SpoolReader};
+
+mod ring;
+
+use ring::{Kernel, MemoryRing};
 
 const MS: u64 = 1_000_000;
 const NETNS: NetnsCookie = NetnsCookie(9);
-
-/// What outlives the agent: records, and the consumer's position.
-#[derive(Default)]
-struct Kernel {
-    records: Vec<Record>,
-    released: u64,
-    /// The agent dies when it reads beyond this many records.
-    dies_at: Option<usize>,
-}
-
-struct MemoryRing {
-    kernel: Arc<Mutex<Kernel>>,
-    wake: UnixStream,
-    position: u64,
-}
-
-impl AsFd for MemoryRing {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-}
-
-impl Records for MemoryRing {
-    fn id(&self) -> RingId {
-        RingId {
-            boot_id: "boot".into(),
-            map_id: 1,
-        }
-    }
-    fn seek(&mut self, position: u64) -> bool {
-        let ahead = position >= self.position;
-        self.position = self.position.max(position);
-        self.release(position);
-        ahead
-    }
-    fn read(&mut self, out: &mut Vec<(u64, Record)>, max: usize) -> ReadOutcome {
-        // A panic stands for the kill: nothing is flushed, nothing is cleaned up.
-        let kernel = self
-            .kernel
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let from = self.position as usize;
-        let to = kernel.records.len().min(from + max);
-        for record in &kernel.records[from..to] {
-            self.position += 1;
-            out.push((self.position, *record));
-        }
-        let dies = kernel.dies_at.is_some_and(|at| to >= at);
-        drop(kernel);
-        assert!(!dies, "killed by the test");
-        ReadOutcome::default()
-    }
-    fn position(&self) -> u64 {
-        self.position
-    }
-    fn release(&mut self, position: u64) {
-        let mut kernel = self.kernel.lock().unwrap();
-        kernel.released = kernel.released.max(position);
-    }
-    fn must_poll(&self) -> Option<Duration> {
-        let kernel = self.kernel.lock().unwrap();
-        if (self.position as usize) < kernel.records.len() {
-            Some(Duration::ZERO)
-        } else {
-            (kernel.released < self.position).then_some(Duration::from_millis(20))
-        }
-    }
-}
 
 /// A server that a policy isolates, and a client.
 fn view() -> Arc<View> {
@@ -221,30 +156,48 @@ impl Bench {
 
     /// A connection that is delivered and accepted, now.
     fn connect(&mut self) {
+        let syn = self.syn(5432);
+        self.accept(&syn);
+    }
+
+    fn syn(&mut self, port: u16) -> Record {
         self.isn += 1;
-        let client: SocketAddr = "10.1.0.1:40000".parse().unwrap();
-        let server: SocketAddr = "10.1.0.2:5432".parse().unwrap();
         let syn = Record {
             at: now(),
             netns: NETNS,
             crossing: Crossing::In,
-            source: client,
-            destination: server,
+            source: "10.1.0.1:40000".parse().unwrap(),
+            destination: SocketAddr::new("10.1.0.2".parse().unwrap(), port),
             event: Event::Syn { isn: self.isn },
         };
-        let answer = Record {
-            at: Instant(syn.at.0 + 1),
-            crossing: Crossing::Out,
-            source: server,
-            destination: client,
-            event: Event::SynAck {
-                acknowledgement: self.isn + 1,
-            },
-            ..syn
+        self.push(syn);
+        syn
+    }
+
+    fn accept(&mut self, syn: &Record) {
+        let Event::Syn { isn } = syn.event else {
+            panic!("{syn:?}");
         };
-        self.kernel.lock().unwrap().records.extend([syn, answer]);
+        self.push(Record {
+            at: now(),
+            crossing: Crossing::Out,
+            source: syn.destination,
+            destination: syn.source,
+            event: Event::SynAck {
+                acknowledgement: isn + 1,
+            },
+            ..*syn
+        });
+    }
+
+    fn push(&mut self, record: Record) {
+        self.kernel.lock().unwrap().records.push(record);
         // Full means that it was woken often enough.
         let _ = self.wake.0.write(&[1]);
+    }
+
+    fn records(&self) -> u64 {
+        self.kernel.lock().unwrap().records.len() as u64
     }
 
     fn released(&self) -> u64 {
@@ -354,14 +307,24 @@ async fn killed_at_any_record_everything_is_counted_once() {
     life.identify().await;
     beyond_grace(&life).await;
     until("view and bindings are kept", || kept(bench.dir.path())).await;
-    for _ in 0..6 {
-        // Killed in the middle of an attempt (an odd number of records) or at its end.
-        let records = bench.kernel.lock().unwrap().records.len();
-        let die = records + 41 + (records % 2);
-        bench.kernel.lock().unwrap().dies_at = Some(die);
-        for _ in 0..40 {
+    for port in 0..6 {
+        // One attempt is open when an entry is committed ...
+        let open = bench.syn(5432);
+        let read = bench.records();
+        // (a finding that is not known yet is committed soon)
+        let syn = bench.syn(6000 + port);
+        bench.accept(&syn);
+        until("the SYN is released", || bench.released() >= read).await;
+        for _ in 0..20 {
             bench.connect();
             tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        // ... and its answer comes after the kill, at some record.
+        let die = bench.records() + 20 + u64::from(port % 2);
+        bench.kernel.lock().unwrap().dies_at = Some(die as usize);
+        bench.accept(&open);
+        for _ in 0..20 {
+            bench.connect();
         }
         let failure = life.task.await.unwrap().unwrap_err();
         assert!(format!("{failure:#}").contains("panicked"), "{failure:#}");
@@ -375,7 +338,7 @@ async fn killed_at_any_record_everything_is_counted_once() {
         life = bench.start(1024 * 1024);
     }
     let sent = u64::from(bench.isn);
-    let released = bench.kernel.lock().unwrap().records.len() as u64;
+    let released = bench.records();
     until("all is read", || bench.released() == released).await;
     until("all is judged for good", || {
         life.stats.unsettled.load(Relaxed) == 0 && life.stats.unreported.load(Relaxed) == 0
@@ -405,7 +368,7 @@ async fn a_spool_that_cannot_be_written_costs_nothing_but_time() {
         life.stats.append_failures.load(Relaxed) >= 2
     })
     .await;
-    let records = bench.kernel.lock().unwrap().records.len() as u64;
+    let records = bench.records();
     until("the ring is emptied all the same", || {
         bench.released() == records
     })
