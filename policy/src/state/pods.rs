@@ -163,3 +163,61 @@ fn fold(left: u64, right: u64) -> u64 {
     let product = u128::from(left) * u128::from(right);
     (product as u64) ^ ((product >> 64) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use smallvec::SmallVec;
+
+    use super::*;
+    use crate::evaluate::SeenAs;
+    use crate::model::{Labels, NamespacedName, Pod};
+
+    fn entry(number: usize) -> Arc<PodEntry> {
+        let uid = Uid(Arc::from(format!("Pod/shop/web-{number}")));
+        let pod = Pod {
+            id: NamespacedName::new("shop", format!("web-{number}")),
+            uid: uid.clone(),
+            labels: Labels::new(),
+            ips: Vec::new(),
+            node: None,
+            host_network: false,
+            finished: false,
+            ports: Vec::new(),
+            owner: None,
+        };
+        Arc::new(PodEntry {
+            uid,
+            seen_as: SeenAs::of(&pod),
+            groups: SmallVec::new(),
+            ingress: Arc::default(),
+            egress: Arc::default(),
+            pod: Arc::new(pod),
+        })
+    }
+
+    #[test]
+    fn holds_what_was_inserted_and_not_removed() {
+        let mut pods = Pods::default();
+        for number in 0..3_000 {
+            pods.insert(entry(number));
+            pods.insert(entry(number));
+        }
+        let full = pods.clone();
+        for number in (0..3_000).step_by(2) {
+            assert!(pods.remove(&entry(number).uid).is_some());
+            assert!(pods.remove(&entry(number).uid).is_none());
+        }
+        for number in 0..3_000 {
+            let uid = &entry(number).uid;
+            assert_eq!(full.get(uid).map(|found| &found.uid), Some(uid));
+            assert_eq!(pods.get(uid).is_some(), number % 2 == 1, "{number}");
+        }
+        assert_eq!(full.values().count(), 3_000);
+        assert_eq!(pods.values().count(), 1_500);
+        // A hash that puts all in one page would be right and slow.
+        let longest = full.pages.iter().map(|page| page.len()).max();
+        assert!(longest.unwrap() <= 128, "{longest:?}");
+    }
+}
