@@ -12,7 +12,7 @@ use polproof_tests::netns::Netns;
 
 use crate::world::{self, B4, B6, BpfDir, Pair};
 
-pub const TESTS: [(&str, fn() -> Result<()>); 4] = [
+pub(crate) const TESTS: [world::Test; 4] = [
     ("another_program_on_eth0_is_noticed", shared),
     ("another_versions_programs_are_removed", other_version),
     ("our_own_program_missing_is_noticed_and_mended", missing),

@@ -9,6 +9,7 @@
 )]
 
 mod hooks;
+mod odd;
 mod pods;
 mod records;
 mod restart;
@@ -33,8 +34,9 @@ fn missing() -> Option<String> {
 fn main() {
     let arguments = Arguments::from_args();
     let missing = missing();
-    let mut tests: Vec<(&str, fn() -> anyhow::Result<()>)> = Vec::new();
+    let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(records::TESTS);
+    tests.extend(odd::TESTS);
     tests.extend(pods::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);

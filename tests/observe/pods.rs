@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{self, BpfDir, inside};
 
-pub const TESTS: [(&str, fn() -> Result<()>); 4] = [
+pub(crate) const TESTS: [world::Test; 4] = [
     ("pods_are_found_and_identified_by_address", by_address),
     ("pods_are_identified_by_cgroup", by_cgroup),
     ("contradicting_witnesses_give_no_identity", contradiction),

@@ -8,7 +8,7 @@ use polproof_flow::record::{Crossing, Event, Record};
 
 use crate::world::{self, A4, A6, B4, B6, Pair, Routed};
 
-pub const TESTS: [(&str, fn() -> Result<()>); 3] = [
+pub(crate) const TESTS: [world::Test; 3] = [
     ("an_open_port_over_ipv4_and_ipv6", open_port),
     ("a_closed_port_over_ipv4_and_ipv6", closed_port),
     ("icmp_errors_that_quote_a_syn", icmp),

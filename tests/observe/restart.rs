@@ -10,7 +10,7 @@ use polproof_tests::netns::Netns;
 
 use crate::world::{self, B4, Pair};
 
-pub const TESTS: [(&str, fn() -> Result<()>); 6] = [
+pub(crate) const TESTS: [world::Test; 6] = [
     ("a_restart_takes_over_and_misses_nothing", restart),
     ("a_position_is_a_durable_cursor", cursor),
     ("a_waiting_reader_is_woken_or_told_to_poll", waiting),

@@ -14,7 +14,10 @@ use polproof_tests::netns::Netns;
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// Generous: a condition that holds at all holds within milliseconds.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A name and what it does.
+pub(crate) type Test = (&'static str, fn() -> Result<()>);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -28,7 +31,7 @@ fn unique() -> String {
 }
 
 /// Mounts bpffs if it is absent, and removes what crashed runs left.
-pub fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     if statfs(BPFFS)?.filesystem_type() != BPF_FS_MAGIC {
         mount(
             Some("bpf"),
@@ -55,21 +58,21 @@ pub fn prepare() -> Result<()> {
 
 /// A directory on bpffs, removed when dropped: links end with their pins.
 #[derive(Debug)]
-pub struct BpfDir(PathBuf);
+pub(crate) struct BpfDir(PathBuf);
 
 impl BpfDir {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Path::new(BPFFS).join(unique()))
     }
 
-    pub fn config(&self, ring_bytes: u32) -> ObserveConfig {
+    pub(crate) fn config(&self, ring_bytes: u32) -> ObserveConfig {
         ObserveConfig {
             bpf_dir: self.0.clone(),
             ring_bytes,
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -81,12 +84,12 @@ impl Drop for BpfDir {
 }
 
 /// A namespace of a test.
-pub fn netns(directory: &Path, name: &str) -> Result<Netns> {
+pub(crate) fn netns(directory: &Path, name: &str) -> Result<Netns> {
     Netns::create(directory, name)
 }
 
 /// Runs a command inside a namespace; its failure is the test's.
-pub fn inside(netns: &Netns, line: &str) -> Result<()> {
+pub(crate) fn inside(netns: &Netns, line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let program = words.next().context("an empty command")?;
     let output = netns.command(program)?.args(words).output()?;
@@ -100,20 +103,20 @@ pub fn inside(netns: &Netns, line: &str) -> Result<()> {
 }
 
 /// Two pods on one wire.
-pub struct Pair {
-    pub a: Netns,
-    pub b: Netns,
-    pub bpf: BpfDir,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Pair {
+    pub(crate) a: Netns,
+    pub(crate) b: Netns,
+    pub(crate) bpf: BpfDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
-pub const A4: &str = "10.77.0.1";
-pub const B4: &str = "10.77.0.2";
-pub const A6: &str = "fd77::1";
-pub const B6: &str = "fd77::2";
+pub(crate) const A4: &str = "10.77.0.1";
+pub(crate) const B4: &str = "10.77.0.2";
+pub(crate) const A6: &str = "fd77::1";
+pub(crate) const B6: &str = "fd77::2";
 
 impl Pair {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let a = netns(directory.path(), "a")?;
         let b = netns(directory.path(), "b")?;
@@ -139,16 +142,16 @@ impl Pair {
 }
 
 /// Two pods with a router between them: 10.77.1.1 and fd77:1::1 on the left, 10.77.2.1 and fd77:2::1 on the right.
-pub struct Routed {
-    pub left: Netns,
-    pub router: Netns,
-    pub right: Netns,
-    pub bpf: BpfDir,
+pub(crate) struct Routed {
+    pub(crate) left: Netns,
+    pub(crate) router: Netns,
+    _right: Netns,
+    pub(crate) bpf: BpfDir,
     _directory: tempfile::TempDir,
 }
 
 impl Routed {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let left = netns(directory.path(), "left")?;
         let router = netns(directory.path(), "router")?;
@@ -193,7 +196,7 @@ impl Routed {
         Ok(Self {
             left,
             router,
-            right,
+            _right: right,
             bpf: BpfDir::new(),
             _directory: directory,
         })
@@ -201,22 +204,22 @@ impl Routed {
 }
 
 /// Opens with a small ring.
-pub fn open(bpf: &BpfDir) -> Result<(Observer, RingReader)> {
+pub(crate) fn open(bpf: &BpfDir) -> Result<(Observer, RingReader)> {
     open_with(bpf, 1 << 20)
 }
 
-pub fn open_with(bpf: &BpfDir, ring_bytes: u32) -> Result<(Observer, RingReader)> {
+pub(crate) fn open_with(bpf: &BpfDir, ring_bytes: u32) -> Result<(Observer, RingReader)> {
     let mut observer = Observer::open(&bpf.config(ring_bytes))?;
     let ring = observer.take_ring().context("the ring is taken once")?;
     Ok((observer, ring))
 }
 
-pub fn attach(observer: &mut Observer, netns: &Netns) -> Result<Attached> {
+pub(crate) fn attach(observer: &mut Observer, netns: &Netns) -> Result<Attached> {
     Ok(observer.attach(netns.path())?)
 }
 
 /// A listener inside a namespace, on a port of the kernel's choice.
-pub fn listen(netns: &Netns, ip: &str) -> Result<(TcpListener, SocketAddr)> {
+pub(crate) fn listen(netns: &Netns, ip: &str) -> Result<(TcpListener, SocketAddr)> {
     let ip: IpAddr = ip.parse()?;
     let listener = netns.run(|| TcpListener::bind((ip, 0)))??;
     let address = listener.local_addr()?;
@@ -224,12 +227,12 @@ pub fn listen(netns: &Netns, ip: &str) -> Result<(TcpListener, SocketAddr)> {
 }
 
 /// Connects from a namespace.
-pub fn connect(netns: &Netns, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+pub(crate) fn connect(netns: &Netns, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
     netns.run(|| TcpStream::connect_timeout(&to, DEADLINE))
 }
 
 /// Reads until the records satisfy the condition.
-pub fn read_until(
+pub(crate) fn read_until(
     ring: &mut RingReader,
     what: &str,
     done: impl Fn(&[Record]) -> bool,
@@ -253,7 +256,7 @@ pub fn read_until(
 }
 
 /// Waits for a condition.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     while !done()? {
         ensure!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");

@@ -135,21 +135,19 @@ impl Observer {
                 tracing::warn!(path = %path.display(), "a pin with a name that no agent of this version gave: left alone");
                 continue;
             };
-            match self.take_over(&path, hook) {
-                Ok(()) => {
-                    taken += 1;
-                    // Two pins of one hook: an agent died between making the second and removing the first.
-                    if let Some(earlier) =
-                        self.pins.links.insert((netns, hook), Pin { path, since })
-                    {
-                        remove_pin(&earlier.path);
-                    }
+            if let Err(error) = self.take_over(&path, hook) {
+                // Only a link whose device is gone may be removed: any other one still sees packets.
+                if !matches!(link_interface(&path), Ok(0)) {
+                    return Err(error);
                 }
-                Err(error) => {
-                    dead += 1;
-                    tracing::debug!(path = %path.display(), %error, "removing a link that is dead");
-                    remove_pin(&path);
-                }
+                dead += 1;
+                remove_pin(&path);
+                continue;
+            }
+            taken += 1;
+            // Two pins of one hook: an agent died between making the second and removing the first.
+            if let Some(earlier) = self.pins.links.insert((netns, hook), Pin { path, since }) {
+                remove_pin(&earlier.path);
             }
         }
         if taken + dead > 0 {
@@ -158,17 +156,22 @@ impl Observer {
         Ok(())
     }
 
-    fn take_over(&mut self, path: &Path, hook: &'static str) -> Result<(), TakeOverError> {
+    fn take_over(&mut self, path: &Path, hook: &'static str) -> Result<(), ObserveError> {
         let row = HOOKS
             .iter()
             .find(|row| row.name == hook)
-            .ok_or(TakeOverError::Hook)?;
-        let link = FdLink::from(PinnedLink::from_pin(path)?);
-        let link = SchedClassifierLink::try_from(link)?;
+            .ok_or(ObserveError::Missing("hook of that name"))?;
+        let unusable = |error: LinkError| ObserveError::File {
+            what: "take over the link pinned at",
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        };
+        let link = FdLink::from(PinnedLink::from_pin(path).map_err(unusable)?);
+        let link = SchedClassifierLink::try_from(link).map_err(unusable)?;
         let program = program(&mut self.ebpf, row.program)?;
-        let id = program.attach_to_link(link).map_err(ObserveError::from)?;
+        let id = program.attach_to_link(link)?;
         // Its pin keeps the link; a descriptor for each pod would be many.
-        drop(program.take_link(id).map_err(ObserveError::from)?);
+        drop(program.take_link(id)?);
         Ok(())
     }
 
@@ -204,8 +207,12 @@ impl Observer {
         if let Some(pin) = self.pins.links.get(&(netns, row.name)) {
             match link_interface(&pin.path) {
                 Ok(index) if index == interface.index => return Ok(pin.since),
-                // Of an eth0 that is no more, or unreadable.
-                _ => self.pins.remove(netns, row.name),
+                // Of an eth0 that is no more.
+                Ok(_) => self.pins.remove(netns, row.name),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.pins.remove(netns, row.name);
+                }
+                Err(error) => return Err(file("read the link pinned at", &pin.path)(error)),
             }
         }
         let program = program(&mut self.ebpf, row.program)?;
@@ -253,7 +260,11 @@ impl Observer {
             .pins
             .links
             .iter()
-            .filter(|(_, pin)| !matches!(link_interface(&pin.path), Ok(index) if index != 0))
+            .filter(|(_, pin)| match link_interface(&pin.path) {
+                Ok(index) => index == 0,
+                // Anything else may pass, and the link live on.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            })
             .map(|(key, _)| *key)
             .collect();
         for (netns, hook) in &dead {
@@ -272,17 +283,6 @@ fn required_interface(netns: &Path) -> Result<Interface, ObserveError> {
         path: netns.to_owned(),
         interface: INTERFACE.to_owned(),
     })
-}
-
-/// Why a link could not be taken over.
-#[derive(Debug, thiserror::Error)]
-enum TakeOverError {
-    #[error("no such hook")]
-    Hook,
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Observe(#[from] ObserveError),
 }
 
 /// `BPF_OBJ_GET` and `BPF_OBJ_GET_INFO_BY_FD` of include/uapi/linux/bpf.h.

@@ -45,7 +45,7 @@ fn offset(btf: &Btf, name: &str, path: &[&str]) -> Result<u32, ObserveError> {
         bits = bits.saturating_add(at);
         current = inner;
     }
-    if bits == 0 && name == "net" || bits % 8 != 0 {
+    if bits == 0 && name == "net" || !bits.is_multiple_of(8) {
         return Err(wrong(format!("an offset of {bits} bits makes no sense")));
     }
     Ok(bits / 8)

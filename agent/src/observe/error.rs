@@ -40,8 +40,14 @@ pub enum ObserveError {
     )]
     Btf(String),
     /// The kernel refused the object.
-    #[error("the kernel refused the BPF programs or maps: {}", chain(.0))]
+    #[error(
+        "the kernel refused the BPF programs or maps (the capabilities BPF, PERFMON, NET_ADMIN and SYS_ADMIN are \
+         needed): {}", chain(.0)
+    )]
     Load(#[from] EbpfError),
+    /// No tcx.
+    #[error("this kernel has no tcx hooks: Linux 6.6 or later is needed")]
+    OldKernel,
     /// The kernel refused a program or its attachment.
     #[error("the kernel refused a BPF program: {}", chain(.0))]
     Program(#[from] ProgramError),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
@@ -86,6 +87,10 @@ impl Observer {
     pub fn open(config: &ObserveConfig) -> Result<Self, ObserveError> {
         if bpf_object().is_empty() {
             return Err(ObserveError::NoObject);
+        }
+        // KERNEL_VERSION(6, 6, 0); an unreadable version is left to the kernel's own refusal.
+        if KernelVersion::current().is_ok_and(|version| version.code() < 0x0006_0600) {
+            return Err(ObserveError::OldKernel);
         }
         let directory = config.bpf_dir.join(format!("abi-{ABI_VERSION}"));
         let links = directory.join("links");

@@ -31,7 +31,7 @@ pub struct PodsStats {
     pub hooks_shared: AtomicU64,
     /// Living pods of this node with a network of their own.
     pub pods_expected: AtomicU64,
-    /// Of those, identified with an attached namespace.
+    /// Of those, identified, attached and alone on their eth0. The others are in [`Self::coverage`], with the reason.
     pub pods_watched: AtomicU64,
     /// Failed tries to attach since the start, those for a missing eth0 not counted. A counter.
     pub attach_failures: AtomicU64,

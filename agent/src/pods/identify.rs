@@ -22,27 +22,24 @@ pub(super) enum Identity {
 /// Why a pod of the view cannot own a namespace here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Elsewhere {
-    OtherNode,
     HostNetwork,
     Finished,
 }
 
 /// The living pods of this node that have a network of their own, and the others by UID.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct NodePods {
     own: HashMap<Uid, Arc<Pod>>,
-    /// Why any other pod cannot be here.
+    /// This node's pods that cannot own a namespace.
     others: HashMap<Uid, Elsewhere>,
-    by_address: HashMap<IpAddr, Vec<Uid>>,
+    by_address: HashMap<IpAddr, BTreeSet<Uid>>,
 }
 
 impl NodePods {
     pub(super) fn new<'a>(node: &str, pods: impl Iterator<Item = &'a Arc<Pod>>) -> Self {
         let mut this = Self::default();
-        for pod in pods {
-            let why = if pod.node.as_deref() != Some(node) {
-                Some(Elsewhere::OtherNode)
-            } else if pod.host_network {
+        for pod in pods.filter(|pod| pod.node.as_deref() == Some(node)) {
+            let why = if pod.host_network {
                 Some(Elsewhere::HostNetwork)
             } else if pod.finished {
                 Some(Elsewhere::Finished)
@@ -58,7 +55,7 @@ impl NodePods {
                         this.by_address
                             .entry(*address)
                             .or_default()
-                            .push(pod.uid.clone());
+                            .insert(pod.uid.clone());
                     }
                     this.own.insert(pod.uid.clone(), Arc::clone(pod));
                 }
@@ -104,9 +101,6 @@ pub(super) fn identify(
                 Some(Elsewhere::Finished) => {
                     return Identity::Unknown(format!("{belongs}, which has finished"));
                 }
-                Some(Elsewhere::OtherNode) => {
-                    return Identity::Contradicted(format!("{belongs} of another node"));
-                }
                 Some(Elsewhere::HostNetwork) => {
                     return Identity::Contradicted(format!("{belongs} on the host's network"));
                 }
@@ -114,7 +108,7 @@ pub(super) fn identify(
             }
             let Some(pod) = pods.get(uid) else {
                 return Identity::Unknown(format!(
-                    "{belongs}, which the view of the cluster does not have (yet)"
+                    "{belongs}, which the view of the cluster does not have on this node (yet; is --node-name right?)"
                 ));
             };
             let disagree = !pod.ips.is_empty()

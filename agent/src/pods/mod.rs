@@ -10,7 +10,9 @@
 //! starts; identity may come later.
 
 mod coverage;
+mod decide;
 mod discover;
+mod figures;
 mod identify;
 mod throttle;
 mod watch;

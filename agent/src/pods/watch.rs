@@ -1,8 +1,7 @@
 //! The life of every namespace: waiting for its eth0, attached, identified, gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +15,10 @@ use polproof_policy::Uid;
 use tokio::sync::{mpsc, watch};
 
 use super::PodsConfig;
-use super::coverage::{PodsStats, Uncovered, set};
+use super::coverage::PodsStats;
+use super::decide::IDENTIFY_AGAIN;
 use super::discover::{Change, Discovery};
-use super::identify::{Identity, NodePods, by_cgroup, identify};
+use super::identify::{Identity, NodePods};
 use super::throttle::{Throttle, retry_after};
 use crate::observe::{Attached, ObserveError, Observer, now};
 
@@ -28,13 +28,11 @@ const CHECK: Duration = Duration::from_secs(30);
 const FIGURES: Duration = Duration::from_secs(1);
 /// Least time between two walks through /proc.
 const IDENTIFY: Duration = Duration::from_millis(250);
-/// How often to try again to identify what is not, while nothing changes in the cluster.
-const IDENTIFY_AGAIN: Duration = Duration::from_secs(2);
 /// Pods whose namespace ended that are remembered, against a stale view.
 const RETIRED: usize = 4096;
 
 /// One namespace file.
-enum Namespace {
+pub(super) enum Namespace {
     /// To be attached.
     Waiting {
         failures: u32,
@@ -47,26 +45,27 @@ enum Namespace {
     Ignored,
 }
 
-struct Watched {
-    netns: NetnsCookie,
-    attached: Attached,
-    identity: Identity,
+pub(super) struct Watched {
+    pub(super) netns: NetnsCookie,
+    pub(super) attached: Attached,
+    pub(super) identity: Identity,
     check: Instant,
 }
 
 pub(super) struct Watcher {
-    config: PodsConfig,
+    pub(super) config: PodsConfig,
     observer: Arc<Mutex<Observer>>,
     view: watch::Receiver<Arc<View>>,
     events: mpsc::Sender<NetnsEvent>,
-    stats: Arc<PodsStats>,
-    namespaces: BTreeMap<PathBuf, Namespace>,
+    pub(super) stats: Arc<PodsStats>,
+    pub(super) namespaces: BTreeMap<PathBuf, Namespace>,
     throttle: Throttle,
-    pods: NodePods,
+    pub(super) pods: NodePods,
     /// Pods whose namespace ended, with their addresses then.
-    retired: HashMap<Uid, Vec<IpAddr>>,
-    identify: Instant,
-    identified: Instant,
+    pub(super) retired: HashMap<Uid, Vec<IpAddr>>,
+    pub(super) identify: Instant,
+    pub(super) identified: Instant,
+    pub(super) identify_again: Duration,
     collect: Instant,
     figures: Instant,
 }
@@ -92,6 +91,7 @@ impl Watcher {
             retired: HashMap::new(),
             identify: start,
             identified: start,
+            identify_again: IDENTIFY_AGAIN,
             collect: start + CHECK,
             figures: start,
         }
@@ -115,8 +115,12 @@ impl Watcher {
                     // The source has ended: the last view stands.
                     view_alive = changed.is_ok();
                     let view = Arc::clone(&self.view.borrow_and_update());
-                    self.pods = NodePods::new(&self.config.node_name, view.snapshot.pods());
-                    self.identify_soon(Duration::ZERO);
+                    let pods = NodePods::new(&self.config.node_name, view.snapshot.pods());
+                    // Most changes of a cluster are not of this node's pods.
+                    if pods != self.pods {
+                        self.pods = pods;
+                        self.identify_soon();
+                    }
                 }
                 () = tokio::time::sleep_until(due.into()) => self.work().await?,
             }
@@ -124,9 +128,10 @@ impl Watcher {
     }
 
     /// Asks for an identification, but not more often than [`IDENTIFY`].
-    fn identify_soon(&mut self, wait: Duration) {
-        let at = (Instant::now() + wait).max(self.identified + IDENTIFY);
+    fn identify_soon(&mut self) {
+        let at = Instant::now().max(self.identified + IDENTIFY);
         self.identify = self.identify.min(at);
+        self.identify_again = IDENTIFY_AGAIN;
     }
 
     /// When there is something to do.
@@ -305,7 +310,7 @@ impl Watcher {
                 check: Instant::now() + CHECK,
             }),
         );
-        self.identify_soon(Duration::ZERO);
+        self.identify_soon();
         Ok(())
     }
 
@@ -377,7 +382,11 @@ impl Watcher {
     }
 
     /// Tells the judge addresses that the CNI set after the interface, by the same event with the same `since`.
-    async fn new_addresses(&mut self, path: &Path, addresses: Vec<IpAddr>) -> anyhow::Result<()> {
+    pub(super) async fn new_addresses(
+        &mut self,
+        path: &Path,
+        addresses: Vec<IpAddr>,
+    ) -> anyhow::Result<()> {
         let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
             return Ok(());
         };
@@ -387,118 +396,6 @@ impl Watcher {
         watched.attached.addresses = addresses;
         let attached = watched.attached.clone();
         self.send_attached(&attached).await
-    }
-
-    /// Weighs the witnesses of every watched namespace.
-    async fn identify_all(&mut self) -> anyhow::Result<()> {
-        let undecided: Vec<PathBuf> = self
-            .namespaces
-            .iter()
-            .filter_map(|(path, namespace)| match namespace {
-                Namespace::Watched(watched) if !matches!(watched.identity, Identity::Pod(_)) => {
-                    Some(path.clone())
-                }
-                _ => None,
-            })
-            .collect();
-        let proc_root = self.config.proc_root.clone();
-        let (found, by_pods) = self
-            .observe(move |observer| {
-                let mut found = Vec::new();
-                let mut inodes = HashSet::new();
-                for path in undecided {
-                    let addresses = observer.addresses(&path).unwrap_or_default();
-                    let inode = std::fs::metadata(&path).map(|meta| meta.ino()).ok();
-                    inodes.extend(inode);
-                    found.push((path, inode, addresses));
-                }
-                let by_pods = if inodes.is_empty() {
-                    HashMap::new()
-                } else {
-                    by_cgroup(&proc_root, &inodes)
-                };
-                (found, by_pods)
-            })
-            .await?;
-        for (path, inode, addresses) in found {
-            self.new_addresses(&path, addresses).await?;
-            let of_pods = inode
-                .and_then(|inode| by_pods.get(&inode))
-                .cloned()
-                .unwrap_or_default();
-            self.decide(&path, &of_pods).await?;
-        }
-        // Those decided are looked at again against the new view: an address that moved is a contradiction.
-        let decided: Vec<_> = self
-            .namespaces
-            .iter()
-            .filter_map(|(path, namespace)| match namespace {
-                Namespace::Watched(Watched {
-                    identity: Identity::Pod(uid),
-                    ..
-                }) if self.pods.get(uid).is_some() => Some((path.clone(), uid.clone())),
-                _ => None,
-            })
-            .collect();
-        for (path, uid) in decided {
-            self.decide(&path, &BTreeSet::from([uid])).await?;
-        }
-        self.identified = Instant::now();
-        self.identify = self.identified + IDENTIFY_AGAIN;
-        self.renew_figures();
-        Ok(())
-    }
-
-    async fn decide(&mut self, path: &Path, of_pods: &BTreeSet<Uid>) -> anyhow::Result<()> {
-        let Some(Namespace::Watched(watched)) = self.namespaces.get(path) else {
-            return Ok(());
-        };
-        let netns = watched.netns;
-        let mut identity = identify(&self.pods, of_pods, &watched.attached.addresses, |pod| {
-            self.retired.get(&pod.uid) == Some(&pod.ips)
-        });
-        if let Identity::Pod(uid) = &identity
-            && let Some(other) = self.owner(uid, netns)
-        {
-            identity = Identity::Contradicted(format!(
-                "pod {} is already found in namespace {}",
-                uid.0, other.0
-            ));
-        }
-        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
-            return Ok(());
-        };
-        if watched.identity == identity {
-            return Ok(());
-        }
-        watched.identity = identity.clone();
-        match identity {
-            Identity::Pod(pod) => {
-                tracing::info!(path = %path.display(), netns = netns.0, pod = %pod.0, "identified");
-                self.retired.remove(&pod);
-                self.send(NetnsEvent::Identified { netns, pod }).await
-            }
-            Identity::Contradicted(why) => {
-                tracing::warn!(path = %path.display(), netns = netns.0, why, "contradicted: no verdict for this pod");
-                self.send(NetnsEvent::Contradicted { netns, why }).await
-            }
-            // Nothing was claimed of it before, or what was is contradicted elsewhere.
-            Identity::Unknown(_) => Ok(()),
-        }
-    }
-
-    /// Another namespace that is this pod's.
-    fn owner(&self, uid: &Uid, but: NetnsCookie) -> Option<NetnsCookie> {
-        self.namespaces
-            .values()
-            .find_map(|namespace| match namespace {
-                Namespace::Watched(watched)
-                    if watched.netns != but && watched.identity == Identity::Pod(uid.clone()) =>
-                {
-                    Some(watched.netns)
-                }
-                _ => None,
-            })
     }
 
     async fn collect(&mut self) -> anyhow::Result<()> {
@@ -521,89 +418,8 @@ impl Watcher {
         Ok(())
     }
 
-    fn renew_figures(&self) {
-        match self.lock().counters() {
-            Ok(counters) => self.stats.set_kernel(counters),
-            Err(error) => tracing::warn!(%error, "the BPF programs' counters cannot be read"),
-        }
-        let (mut attached, mut unidentified, mut contradicted, mut shared) = (0, 0, 0, 0);
-        let mut uncovered = Vec::new();
-        let mut watched_pods = HashMap::new();
-        for (path, namespace) in &self.namespaces {
-            let watched = match namespace {
-                Namespace::Watched(watched) => watched,
-                Namespace::Waiting { problem, .. } => {
-                    uncovered.push(Uncovered {
-                        pod: None,
-                        reason: format!("{}: {problem}", path.display()),
-                    });
-                    continue;
-                }
-                Namespace::Ignored => continue,
-            };
-            attached += 1;
-            let is_shared = match &watched.attached.hook {
-                Hook::Exclusive => None,
-                Hook::Shared(why) => Some(why),
-            };
-            shared += usize::from(is_shared.is_some());
-            match &watched.identity {
-                Identity::Pod(uid) => {
-                    watched_pods.insert(uid, is_shared);
-                }
-                Identity::Unknown(why) => {
-                    unidentified += 1;
-                    uncovered.push(Uncovered {
-                        pod: None,
-                        reason: format!("{} is unidentified: {why}", path.display()),
-                    });
-                }
-                Identity::Contradicted(why) => {
-                    contradicted += 1;
-                    uncovered.push(Uncovered {
-                        pod: None,
-                        reason: format!("{} is contradicted: {why}", path.display()),
-                    });
-                }
-            }
-        }
-        let (mut expected, mut covered) = (0, 0);
-        for pod in self.pods.expected() {
-            expected += 1;
-            let reason = match watched_pods.get(&pod.uid) {
-                Some(None) => {
-                    covered += 1;
-                    continue;
-                }
-                Some(Some(why)) => {
-                    covered += 1;
-                    format!("its eth0 is not ours alone: {why}")
-                }
-                None => format!(
-                    "no network namespace in {} could be matched to it",
-                    self.config.netns_dir.display()
-                ),
-            };
-            uncovered.push(Uncovered {
-                pod: Some((pod.id.clone(), pod.uid.clone())),
-                reason,
-            });
-        }
-        // Pods first: they are what people ask for.
-        uncovered.sort_by(|a, b| (a.pod.is_none(), &a.pod).cmp(&(b.pod.is_none(), &b.pod)));
-        let stats = &self.stats;
-        set(&stats.namespaces, self.namespaces.len());
-        set(&stats.attached, attached);
-        set(&stats.unidentified, unidentified);
-        set(&stats.contradicted, contradicted);
-        set(&stats.hooks_shared, shared);
-        set(&stats.pods_expected, expected);
-        set(&stats.pods_watched, covered);
-        stats.set_coverage(uncovered);
-    }
-
     /// Runs blocking work with the observer on a thread where it may block.
-    async fn observe<T: Send + 'static>(
+    pub(super) async fn observe<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Observer) -> T + Send + 'static,
     ) -> anyhow::Result<T> {
@@ -615,12 +431,12 @@ impl Watcher {
         .context("the thread that visits network namespaces died, which is a bug")
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Observer> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Observer> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits while the judge is busy: no event is ever dropped.
-    async fn send(&self, event: NetnsEvent) -> anyhow::Result<()> {
+    pub(super) async fn send(&self, event: NetnsEvent) -> anyhow::Result<()> {
         self.events
             .send(event)
             .await
