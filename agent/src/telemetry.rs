@@ -153,9 +153,7 @@ impl Collector for Metrics {
 fn encode(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
     match kind {
         Kind::Counter => ConstCounter::new(value).encode(encoder),
-        Kind::Gauge => {
-            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
-        }
+        Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
     }
 }
 

@@ -4,7 +4,11 @@ use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
     let mut m = Metrics::default();
-    m.info("polproof_agent_build_info", "Always 1; the version is in the label", ("version", env!("CARGO_PKG_VERSION")));
+    m.info(
+        "polproof_agent_build_info",
+        "Always 1; the version is in the label",
+        ("version", env!("CARGO_PKG_VERSION")),
+    );
     kernel(&mut m, figures);
     pods(&mut m, figures);
     judge(&mut m, figures);
