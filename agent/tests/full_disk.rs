@@ -71,7 +71,7 @@ fn full_disk() -> Result<(), Failed> {
     let mounted = Tmpfs(dir.path());
     let spool = dir.path().join("spool");
     let config = SpoolConfig {
-        dir: spool.clone(),
+        dir: spool,
         max_bytes: 64 * 1024,
         segment_bytes: 4 * 1024,
     };
