@@ -97,6 +97,17 @@ pub(crate) fn transport(url: &str, error: &(dyn std::error::Error + 'static)) ->
             "the collector at {url} refuses our certificate; give one that its CA signed (--tls-cert, --tls-key) ({text})"
         );
     }
+    // With TLS 1.3 the server judges our certificate after the handshake, and what we see is a closed connection.
+    if has("connection closed")
+        || has("operation was canceled")
+        || has("reset by peer")
+        || has("roken pipe")
+    {
+        return format!(
+            "the collector at {url} closed the connection: it refuses our certificate (give one that its CA signed: \
+             --tls-cert, --tls-key), or it has just ended; its log says which ({text})"
+        );
+    }
     if has("InvalidContentType") || has("corrupt message") {
         return format!(
             "what listens at {url} does not talk TLS; is it the collector's gRPC port (8443)?"

@@ -70,7 +70,7 @@ pub(crate) fn finding(finding: v1::Finding) -> Finding {
         retracted: finding.retracted,
         first_seen: time(finding.first_seen),
         last_seen: time(finding.last_seen),
-        samples: finding.samples.into_iter().map(sample).collect(),
+        samples: finding.samples.iter().map(sample).collect(),
     }
 }
 
@@ -115,7 +115,7 @@ fn direction(number: i32) -> &'static str {
     }
 }
 
-fn sample(sample: v1::AttemptSample) -> Sample {
+fn sample(sample: &v1::AttemptSample) -> Sample {
     Sample {
         at: time(sample.at),
         source: socket(&sample.source_address, sample.source_port),

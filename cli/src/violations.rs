@@ -96,7 +96,7 @@ pub(crate) async fn run(
             break;
         }
     }
-    findings.sort_by(|a, b| b.last_seen.cmp(&a.last_seen));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.last_seen));
     let violations = findings
         .iter()
         .fold(0, |sum: u64, finding| sum.saturating_add(finding.count));

@@ -229,23 +229,27 @@ fn end(snapshot: &Snapshot, text: &str) -> Result<End, AskError> {
     }
 }
 
-/// Pods whose name is like the one asked for: the same name in another namespace, a beginning of it, or a slip of
+/// Pods whose name is like the one asked for: the same name in another namespace, what begins with it, or a slip of
 /// the keyboard.
 fn near(snapshot: &Snapshot, namespace: &str, name: &str) -> Vec<String> {
-    let wanted = format!("{namespace}/{name}");
     let mut found: Vec<(usize, String)> = snapshot
         .pods()
         .filter(|pod| !pod.finished)
         .filter_map(|pod| {
-            let full = pod.id.to_string();
-            let distance = if *pod.id.name == *name
-                || (*pod.id.namespace == *namespace && pod.id.name.starts_with(name))
-            {
-                1
-            } else {
-                distance(&wanted, &full)
+            let slips = |asked: &str, there: &str| {
+                let slips = distance(asked, there);
+                (slips <= (asked.chars().count() / 3).clamp(1, 2)).then_some(slips)
             };
-            (distance <= (wanted.chars().count() / 4).clamp(1, 4)).then_some((distance, full))
+            let rank = if *pod.id.namespace == *namespace {
+                slips(name, &pod.id.name)
+                    // "web" for "web-7d4b9-x2x": what `kubectl get deployments` shows.
+                    .or_else(|| pod.id.name.starts_with(name).then_some(3))
+            } else if *pod.id.name == *name {
+                Some(slips(namespace, &pod.id.namespace).unwrap_or(4))
+            } else {
+                None
+            };
+            rank.map(|rank| (rank, pod.id.to_string()))
         })
         .collect();
     found.sort();
@@ -253,24 +257,30 @@ fn near(snapshot: &Snapshot, namespace: &str, name: &str) -> Vec<String> {
     found.into_iter().map(|(_, full)| full).collect()
 }
 
-/// Insertions, deletions and replacements between two names (Levenshtein).
+/// Insertions, deletions, replacements and swaps of neighbours between two names (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut earlier = None;
     for (i, left) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut before = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = before;
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        for (j, right) in b.iter().enumerate() {
+            let mut best = (at(&last, j) + usize::from(left != *right))
+                .min(at(&last, j + 1) + 1)
+                .min(at(&row, j) + 1);
+            let swapped = j > 0 && earlier == Some(*right) && b.get(j - 1) == Some(&left);
+            if swapped {
+                best = best.min(at(&before_last, j - 1) + 1);
+            }
+            row.push(best);
         }
-        for (right, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(left != *right);
-            diagonal = *cell;
-            before = replaced.min(before + 1).min(*cell + 1);
-            *cell = before;
-        }
+        earlier = Some(left);
+        before_last = std::mem::replace(&mut last, row);
     }
-    row.last().copied().unwrap_or(0)
+    at(&last, b.len())
 }
 
 #[cfg(test)]
@@ -282,7 +292,9 @@ mod tests {
         for (a, b, d) in [
             ("", "", 0),
             ("web", "web", 0),
-            ("wbe", "web", 2),
+            ("wbe", "web", 1),
+            ("wbe", "db", 2),
+            ("ab", "ba", 1),
             ("we", "web", 1),
             ("kitten", "sitting", 3),
         ] {

@@ -1,6 +1,7 @@
 //! A real collector process, real certificates, a real client.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -174,7 +175,7 @@ pub fn command(dir: &Path, pki: &Pki, database: &Path, listen: &str, extra: &[&s
     }
     let manifests = dir.join("manifests");
     std::fs::create_dir_all(&manifests).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_polproof-collector"));
+    let mut command = Command::new(binary());
     command
         .args([
             "--listen",
@@ -406,4 +407,42 @@ pub fn folder() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("polproof.db");
     (dir, database)
+}
+
+/// The collector's binary. In tests of other packages cargo does not say where it is: it is built beside theirs.
+pub fn binary() -> PathBuf {
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    if let Some(path) = option_env!("CARGO_BIN_EXE_polproof-collector") {
+        return PathBuf::from(path);
+    }
+    BUILT
+        .get_or_init(|| {
+            // target/PROFILE/deps/TEST
+            let test = std::env::current_exe().unwrap();
+            let folder = test.parent().unwrap().parent().unwrap();
+            let profile = match folder.file_name().unwrap().to_str().unwrap() {
+                "debug" => "dev",
+                other => other,
+            };
+            let status = Command::new(env!("CARGO"))
+                .args([
+                    "build",
+                    "--quiet",
+                    "--package",
+                    "polproof-collector",
+                    "--profile",
+                    profile,
+                ])
+                .arg("--target-dir")
+                .arg(folder.parent().unwrap())
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status()
+                .unwrap();
+            assert!(
+                status.success(),
+                "cargo build -p polproof-collector: {status}"
+            );
+            folder.join("polproof-collector")
+        })
+        .clone()
 }

@@ -1,6 +1,9 @@
 //! Everything that changes the file.
+//!
+//! A connection on which anything failed is thrown away: after a full disk SQLite has rolled back by itself, and the
+//! driver would still count an open transaction.
 
-use sqlx::SqliteConnection;
+use sqlx::{Connection as _, SqliteConnection};
 
 use super::{Sqlite, signed, unsigned};
 use crate::finding::{Kind, Update, Wall};
@@ -19,10 +22,26 @@ const PURGE_STEP: i64 = 5_000;
 
 impl Sqlite {
     pub(super) async fn write_delivery(&self, delivery: &Delivery) -> Result<Applied, StoreError> {
+        let mut connection = self
+            .writer
+            .acquire()
+            .await
+            .map_err(self.failed("store a batch"))?;
+        let applied = self.deliver(&mut connection, delivery).await;
+        if matches!(applied, Err(StoreError::Database { .. })) {
+            connection.close_on_drop();
+        }
+        applied
+    }
+
+    async fn deliver(
+        &self,
+        on: &mut SqliteConnection,
+        delivery: &Delivery,
+    ) -> Result<Applied, StoreError> {
         let what = "store a batch";
         // IMMEDIATE: what we read is what we build upon.
-        let mut transaction = self
-            .writer
+        let mut transaction = on
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(self.failed(what))?;
@@ -66,50 +85,21 @@ impl Sqlite {
         instance: &str,
         sequence: u64,
     ) -> Result<(), sqlx::Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let moved = sqlx::query(
-            "INSERT INTO agents (node, instance, last_sequence) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (node, instance) DO UPDATE SET last_sequence = excluded.last_sequence \
-             WHERE last_sequence = excluded.last_sequence - 1",
-        )
-        .bind(node)
-        .bind(instance)
-        .bind(signed(sequence))
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        let now = Wall::now();
-        sqlx::query(
-            "INSERT INTO nodes (node, first_heard, last_heard, batches_missing) VALUES (?1, ?2, ?2, ?3) \
-             ON CONFLICT (node) DO UPDATE SET batches_missing = batches_missing + excluded.batches_missing",
-        )
-        .bind(node)
-        .bind(now.0)
-        .bind(signed(moved))
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await
+        let mut connection = self.writer.acquire().await?;
+        let done = skip(&mut connection, node, instance, sequence).await;
+        if done.is_err() {
+            connection.close_on_drop();
+        }
+        done
     }
 
     pub(super) async fn write_heard(&self, news: &[Heard]) -> Result<(), sqlx::Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for heard in news {
-            sqlx::query(
-                "INSERT INTO nodes (node, agent_version, kernel_release, first_heard, last_heard, heartbeat) \
-                 VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (node) DO UPDATE SET \
-                 agent_version = excluded.agent_version, kernel_release = excluded.kernel_release, \
-                 last_heard = max(last_heard, excluded.last_heard), \
-                 heartbeat = coalesce(excluded.heartbeat, heartbeat)",
-            )
-            .bind(&heard.node)
-            .bind(&heard.agent_version)
-            .bind(&heard.kernel_release)
-            .bind(heard.at.0)
-            .bind(&heard.heartbeat)
-            .execute(&mut *transaction)
-            .await?;
+        let mut connection = self.writer.acquire().await?;
+        let done = hear(&mut connection, news).await;
+        if done.is_err() {
+            connection.close_on_drop();
         }
-        transaction.commit().await
+        done
     }
 
     pub(super) async fn write_purge(&self, before: Wall, keep: u64) -> Result<u64, sqlx::Error> {
@@ -296,4 +286,56 @@ async fn write_update(
         .await?;
     }
     Ok(())
+}
+
+async fn skip(
+    on: &mut SqliteConnection,
+    node: &str,
+    instance: &str,
+    sequence: u64,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = on.begin_with("BEGIN IMMEDIATE").await?;
+    let moved = sqlx::query(
+        "INSERT INTO agents (node, instance, last_sequence) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (node, instance) DO UPDATE SET last_sequence = excluded.last_sequence \
+             WHERE last_sequence = excluded.last_sequence - 1",
+    )
+    .bind(node)
+    .bind(instance)
+    .bind(signed(sequence))
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    let now = Wall::now();
+    sqlx::query(
+            "INSERT INTO nodes (node, first_heard, last_heard, batches_missing) VALUES (?1, ?2, ?2, ?3) \
+             ON CONFLICT (node) DO UPDATE SET batches_missing = batches_missing + excluded.batches_missing",
+        )
+        .bind(node)
+        .bind(now.0)
+        .bind(signed(moved))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+async fn hear(on: &mut SqliteConnection, news: &[Heard]) -> Result<(), sqlx::Error> {
+    let mut transaction = on.begin_with("BEGIN IMMEDIATE").await?;
+    for heard in news {
+        sqlx::query(
+                "INSERT INTO nodes (node, agent_version, kernel_release, first_heard, last_heard, heartbeat) \
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (node) DO UPDATE SET \
+                 agent_version = excluded.agent_version, kernel_release = excluded.kernel_release, \
+                 last_heard = max(last_heard, excluded.last_heard), \
+                 heartbeat = coalesce(excluded.heartbeat, heartbeat)",
+            )
+            .bind(&heard.node)
+            .bind(&heard.agent_version)
+            .bind(&heard.kernel_release)
+            .bind(heard.at.0)
+            .bind(&heard.heartbeat)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
 }

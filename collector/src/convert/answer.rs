@@ -1,0 +1,146 @@
+//! Our own types to wire messages.
+
+use std::net::IpAddr;
+
+use polproof_flow::finding::JudgedCounts;
+use polproof_policy::{Direction, Family, Protocol, ask};
+use polproof_proto::v1;
+use prost_types::Timestamp;
+
+use crate::finding::{Denier, End, Finding, Sample, Wall};
+
+/// A moment for the wire.
+pub fn timestamp(wall: Wall) -> Timestamp {
+    Timestamp {
+        seconds: wall.0.div_euclid(Wall::SECOND),
+        nanos: i32::try_from(wall.0.rem_euclid(Wall::SECOND)).unwrap_or(0),
+    }
+}
+
+/// A finding for the wire.
+pub fn finding(finding: Finding) -> v1::Finding {
+    let key = finding.key;
+    v1::Finding {
+        id: finding.id,
+        node: finding.node,
+        observed: finding.observed,
+        settled: finding.settled,
+        retracted: finding.retracted,
+        first_seen: Some(timestamp(finding.first)),
+        last_seen: Some(timestamp(finding.last)),
+        evidence: i32::from(finding.evidence),
+        samples: finding.samples.iter().map(sample_out).collect(),
+        key: Some(v1::FindingKey {
+            kind: i32::try_from(key.kind.number()).unwrap_or(0),
+            source: Some(end_out(key.source, key.source_ip)),
+            destination: Some(end_out(key.destination, key.destination_ip)),
+            protocol: match key.protocol {
+                Protocol::Tcp => v1::Protocol::Tcp,
+                Protocol::Udp => v1::Protocol::Udp,
+                Protocol::Sctp => v1::Protocol::Sctp,
+            }
+            .into(),
+            destination_port: u32::from(key.port),
+            policies: key.policies.into_iter().map(denier_out).collect(),
+        }),
+    }
+}
+
+fn end_out(end: End, ip: IpAddr) -> v1::Endpoint {
+    let kind = match end {
+        End::External => v1::endpoint::Kind::External(v1::External {}),
+        End::Pod {
+            namespace,
+            name,
+            uid,
+        } => v1::endpoint::Kind::Pod(v1::ObjectRef {
+            namespace,
+            name,
+            uid,
+        }),
+        End::Node { name, uid } => v1::endpoint::Kind::Node(v1::ObjectRef {
+            namespace: String::new(),
+            name,
+            uid,
+        }),
+    };
+    v1::Endpoint {
+        kind: Some(kind),
+        address: ip.to_string(),
+    }
+}
+
+fn direction(direction: Direction) -> i32 {
+    match direction {
+        Direction::Ingress => v1::Direction::Ingress,
+        Direction::Egress => v1::Direction::Egress,
+    }
+    .into()
+}
+
+fn denier_out(denier: Denier) -> v1::DecidingPolicy {
+    v1::DecidingPolicy {
+        policy_kind: denier.kind,
+        policy: Some(v1::ObjectRef {
+            namespace: denier.namespace,
+            name: denier.name,
+            uid: denier.uid,
+        }),
+        generation: denier.generation,
+        direction: direction(denier.direction),
+        rules_without_match: denier.rules,
+    }
+}
+
+fn sample_out(sample: &Sample) -> v1::AttemptSample {
+    v1::AttemptSample {
+        at: Some(timestamp(sample.at)),
+        source_address: sample.source.ip().to_string(),
+        source_port: u32::from(sample.source.port()),
+        destination_address: sample.destination.ip().to_string(),
+        destination_port: u32::from(sample.destination.port()),
+        isn: sample.isn,
+        answer: i32::from(sample.answer),
+    }
+}
+
+/// Counts for the wire.
+pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
+    v1::JudgedCounts {
+        allowed_delivered: judged.allowed_delivered,
+        denied_delivered: judged.denied_delivered,
+        denied_unanswered: judged.denied_unanswered,
+        denied_answered: judged.denied_answered,
+        allowed_answered: judged.allowed_answered,
+    }
+}
+
+/// An answer for the wire.
+pub fn explanation(answer: ask::Answer) -> v1::Explanation {
+    v1::Explanation {
+        family: match answer.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+        .to_owned(),
+        verdict: answer.explanation.verdict,
+        directions: answer
+            .explanation
+            .directions
+            .into_iter()
+            .map(|walked| v1::DirectionExplanation {
+                direction: direction(walked.direction),
+                verdict: walked.verdict,
+                because: walked.because,
+                policies: walked
+                    .policies
+                    .into_iter()
+                    .map(|policy| v1::PolicyExplanation {
+                        policy: policy.policy,
+                        rules: policy.rules,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
