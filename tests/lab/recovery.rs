@@ -181,7 +181,7 @@ fn flood(lab: &mut Lab) -> Result<()> {
     let seconds = (began.elapsed().as_secs_f64()).ceil();
     let batches = lab
         .node(0)?
-        .metric("polproof_agent_batches_sent_total", &[])?;
+        .metric("polproof_stream_batches_sent_total", &[])?;
     eprintln!(
         "{} violations in {lasted:?}, {batches} messages in {seconds} s",
         2 * count

@@ -167,6 +167,7 @@ fn matrix(lab: &mut Lab) -> Result<()> {
             findings::summary(lab)
         )
     })?;
+    eprintln!("{}", findings::summary(lab));
     let (_, reasons) = judged(lab)?;
     ensure!(
         reasons.is_empty(),
@@ -282,7 +283,7 @@ fn exempt(lab: &mut Lab) -> Result<()> {
     )
     .with_context(|| {
         format!(
-            "want 4 allowed (the own node's), 4 {unidentified:?}, 2 {node:?}; {}",
+            "want 4 exempt (the own node's), 4 {unidentified:?}, 2 {node:?}; {}",
             findings::summary(lab)
         )
     })?;

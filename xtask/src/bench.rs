@@ -49,7 +49,7 @@ struct Goal {
     bound: Bound,
 }
 
-const GOALS: [Goal; 4] = [
+const GOALS: [Goal; 5] = [
     Goal {
         name: "verdicts_per_second",
         bound: Bound::AtLeast(5e6),
@@ -63,7 +63,11 @@ const GOALS: [Goal; 4] = [
         bound: Bound::AtMost(50.0),
     },
     Goal {
-        name: "bpf_ns_per_packet_net",
+        name: "bpf.established.ingress.net",
+        bound: Bound::AtMost(5.0),
+    },
+    Goal {
+        name: "bpf.established.egress.net",
         bound: Bound::AtMost(5.0),
     },
 ];

@@ -68,7 +68,7 @@ fn children(file: &Path, is_root: bool, text: &str) -> Vec<Vec<PathBuf>> {
                 depth = depth.saturating_sub(1);
                 inline.retain(|(_, opened)| *opened < depth);
             }
-            "path" if next(1) == Some("=") => {
+            "path" if next(1) == Some("=") && is_attribute(&tokens, index) => {
                 path_attribute = literal_after(text, &blanked, *offset)
             }
             "include" if next(1) == Some("!") && next(3) == Some("\"") => {
@@ -102,6 +102,16 @@ fn children(file: &Path, is_root: bool, text: &str) -> Vec<Vec<PathBuf>> {
         }
     }
     found
+}
+
+/// Whether the token stands right behind `#[`: `path = ...` in code is something else.
+fn is_attribute(tokens: &[(usize, &str)], index: usize) -> bool {
+    let before = |back: usize| {
+        tokens
+            .get(index.checked_sub(back)?)
+            .map(|(_, token)| *token)
+    };
+    before(1) == Some("[") && before(2) == Some("#")
 }
 
 /// Words and single other characters, with their offsets.
@@ -165,7 +175,7 @@ mod tests {
         let tree = Tree::from([
             (
                 "a/src/lib.rs",
-                "pub mod plain;\nmod folder;\n#[cfg(test)]\n#[path = \"odd/name.rs\"]\nmod odd;\n\
+                "pub mod plain;\nfn f() { let path = \"x\"; }\nmod folder;\n#[cfg(test)]\n#[path = \"odd/name.rs\"]\nmod odd;\n\
                  mod inline { mod deep; }\nmod after;\ninclude!(\"../shared/table.rs\");",
             ),
             ("a/src/plain.rs", "mod child;"),
