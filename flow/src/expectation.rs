@@ -1,7 +1,7 @@
 //! What one snapshot makes expected of one connection as a witness sees it: an address at the other end, a pod
 //! at this one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use polproof_policy::model::{NetworkPolicy, Pod};
@@ -177,10 +177,15 @@ fn names_nobody(ip: IpAddr) -> bool {
     ip.is_unspecified()
         || ip.is_multicast()
         || ip.is_loopback()
-        || match ip {
-            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        }
+        || is_link_local(ip)
+        || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 /// Judges a connection to or from the pod `uid` under a snapshot.
@@ -205,7 +210,9 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
             InconclusiveReason::DestinationUnidentified,
         );
     };
-    if names_nobody(tuple.peer) {
+    // As a destination, a link-local address is a fine target of a rule: clouds serve metadata there.
+    let link_local_target = matches!(tuple.side, Side::Source) && is_link_local(tuple.peer);
+    if names_nobody(tuple.peer) && !link_local_target {
         return undecided(Peer::Unidentified, InconclusiveReason::SourceUnidentified);
     }
     let other: Arc<Pod>;

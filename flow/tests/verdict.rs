@@ -453,6 +453,8 @@ fn departures_are_counted() {
     let mut held = judge(&cluster());
     let denied = |isn| departure(SERVER, isn);
     let allowed = departure(FRIEND, 5);
+    // Link-local, but no sender: the target that policies most often block.
+    let metadata = departure("169.254.169.254", 6);
     let report = feed(
         &mut held,
         seconds(100.5),
@@ -466,11 +468,13 @@ fn departures_are_counted() {
             denied(4).syn(seconds(100.0)),
             allowed.syn(seconds(100.0)),
             allowed.syn_ack(seconds(100.1)),
+            metadata.syn(seconds(100.0)),
+            metadata.syn_ack(seconds(100.1)),
         ],
     );
     assert_eq!(report.judged.denied_answered, 1);
     assert_eq!(report.judged.denied_unanswered, 2);
-    assert_eq!(report.judged.allowed_answered, 1);
+    assert_eq!(report.judged.allowed_answered, 2);
     assert!(feed(&mut held, seconds(107.9), &[]).is_empty());
     let report = feed(&mut held, seconds(108.1), &[]);
     assert_eq!(report.judged.denied_unanswered, 1);
