@@ -16,7 +16,7 @@ mod verdicts;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use polproof_tests::lab::{Lab, Setup, prerequisites};
+use polproof_tests::lab::{Lab, Setup, lease, prerequisites};
 
 /// A scenario and what it needs of the machine.
 pub(crate) struct Scenario {
@@ -96,5 +96,8 @@ fn main() -> std::process::ExitCode {
 
 fn run(scenario: &Scenario) -> Result<(), Failed> {
     let mut lab = Lab::create((scenario.setup)()).map_err(|error| format!("{error:#}"))?;
-    (scenario.run)(&mut lab).map_err(|error| format!("{error:#}\n{}", lab.logs(40)).into())
+    (scenario.run)(&mut lab).map_err(|error| {
+        lease::end_if_interrupted();
+        format!("{error:#}\n{}", lab.logs(40)).into()
+    })
 }

@@ -124,12 +124,20 @@ fn killed_agent(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// How long the collector is away: 30 s, or what POLPROOF_LAB_OUTAGE says, in seconds.
+fn outage() -> Result<Duration> {
+    let seconds = match std::env::var("POLPROOF_LAB_OUTAGE") {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("POLPROOF_LAB_OUTAGE={text}"))?,
+        Err(_) => 30,
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
 fn killed_collector(lab: &mut Lab) -> Result<()> {
     start(lab)?;
-    let away = match std::env::var_os("POLPROOF_LAB_LONG") {
-        Some(_) => Duration::from_secs(30),
-        None => Duration::from_secs(10),
-    };
+    let away = outage()?;
     let per_second = 100;
     let count = per_second * (away.as_secs() + 6);
     let burst =

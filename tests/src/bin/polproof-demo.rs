@@ -18,7 +18,7 @@ use polproof_proto::v1::{Endpoint, EnforcementClaim, Finding, JudgedCounts};
 use polproof_tests::lab::enforcers::IptablesDrop;
 use polproof_tests::lab::resident::Pending;
 use polproof_tests::lab::traffic::{Attempt, Outcome};
-use polproof_tests::lab::{Lab, Setup, prerequisites, wait_for, wiring};
+use polproof_tests::lab::{Lab, Setup, lease, prerequisites, wait_for, wiring};
 
 const NAMESPACES: &str = include_str!("../../fixtures/shop/namespaces.yaml");
 const PODS: &str = include_str!("../../fixtures/shop/pods.yaml");
@@ -157,6 +157,7 @@ impl Story {
 
     fn play(mut self, began: Instant, keep: bool) -> ExitCode {
         if let Err(error) = self.acts(began) {
+            lease::end_if_interrupted();
             println!(
                 "\n{} {error:#}",
                 self.paint("1;31", "This is not as it should be:")

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -31,6 +32,8 @@ const PIN_PREFIX: &str = "polproof-lab-";
 
 /// The labs of this process that are up, for the thread that waits for signals.
 static LIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whether that thread is taking them down.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The right to a lab's folders. Dropped, it takes down all that is left in them.
 #[derive(Debug)]
@@ -125,6 +128,14 @@ impl Drop for Lease {
     }
 }
 
+/// Waits for the end of the process if it was interrupted: what fails meanwhile fails because its lab
+/// is being taken down, and is no news.
+pub fn end_if_interrupted() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 fn live() -> std::sync::MutexGuard<'static, Vec<String>> {
     LIVE.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -210,6 +221,8 @@ pub fn sweep() -> Result<Vec<String>> {
                 said.extend(take_down(&name)?.into_iter().map(|line| format!("  {line}")));
             }
             Some(_) => {}
+            // One that is being made at this moment: its owner comes before its name.
+            None if name.starts_with('.') && is_fresh(&entry.path()) => {}
             None => said.push(format!(
                 "{} has no readable owner and is left alone; delete it by hand if no lab is running",
                 entry.path().display()
@@ -217,6 +230,14 @@ pub fn sweep() -> Result<Vec<String>> {
         }
     }
     Ok(said)
+}
+
+fn is_fresh(path: &Path) -> bool {
+    let made = fs::metadata(path).and_then(|metadata| metadata.modified());
+    // Gone is as good as finished: it has its name by now.
+    made.map_or(true, |at| {
+        at.elapsed().is_ok_and(|age| age < Duration::from_secs(60))
+    })
 }
 
 /// Ends the processes of a lab, unmounts what is mounted in its folder, removes folder and pins. Gives
@@ -330,6 +351,7 @@ fn wait_for_signal() {
             _ = terminate.recv() => 143,
         }
     });
+    INTERRUPTED.store(true, Ordering::SeqCst);
     let mut text = String::from("\nlab: interrupted; cleaning up\n");
     for id in live().iter() {
         if let Err(error) = take_down(id) {
