@@ -37,7 +37,8 @@ struct Run {
 pub(crate) struct History {
     views: VecDeque<View>,
     next: u64,
-    /// When the first view of this process came; views before it are from before a restart.
+    /// Since when the views are up to date: views before it are from before a restart, or from a time in which the
+    /// source could not be asked. `None` while they are not.
     live_from: Option<Instant>,
     memo: Memo,
     evaluations: u64,
@@ -58,7 +59,7 @@ impl History {
         self.views.is_empty()
     }
 
-    /// When this process first saw the cluster.
+    /// Since when the cluster is seen as it is; `None` while it is not.
     pub(crate) fn live_from(&self) -> Option<Instant> {
         self.live_from
     }
@@ -66,6 +67,15 @@ impl History {
     /// A view from before a restart, oldest first.
     pub(crate) fn restore(&mut self, at: Instant, snapshot: Snapshot) {
         self.push(at, snapshot);
+    }
+
+    /// The newest view, which may be behind the cluster. Says whether the views were up to date until now.
+    pub(crate) fn grow_stale(&mut self, at: Instant, snapshot: Snapshot) -> bool {
+        let newest = self.views.back().map(|view| view.snapshot.version());
+        if newest.is_some() && newest != Some(snapshot.version()) {
+            self.push(at, snapshot);
+        }
+        self.live_from.take().is_some()
     }
 
     /// A view, in force from `at` on.

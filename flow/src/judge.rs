@@ -25,6 +25,7 @@ use crate::netns::NetnsEvent;
 use crate::record::{Instant, Record};
 use crate::settings::Settings;
 use crate::table::Attempts;
+use crate::tally::Tally;
 
 /// Times of loss remembered.
 const LOSSES: usize = 64;
@@ -44,25 +45,6 @@ pub struct Restored {
     pub settled_until: Instant,
 }
 
-/// Totals and sizes, for telemetry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Records taken in.
-    pub records: u64,
-    /// Attempts that began, at either side.
-    pub attempts: u64,
-    /// Attempts that no policy speaks of.
-    pub exempt: u64,
-    /// Attempts evicted without a verdict, at either side.
-    pub evicted: u64,
-    /// Attempts in memory.
-    pub held: usize,
-    /// Groups of attempts not judged for good.
-    pub unsettled: usize,
-    /// Findings waiting to be reported.
-    pub unreported: usize,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Judge {
@@ -73,7 +55,7 @@ pub struct Judge {
     history: History,
     /// Whether the view of the cluster is complete now.
     ready: bool,
-    /// When a restart was overcome.
+    /// When a restart was overcome, or the view became stale.
     restored_at: Option<Instant>,
     namespaces: Namespaces,
     ledger: Ledger,
@@ -184,6 +166,16 @@ impl Judge {
         }
     }
 
+    /// Notes that the view may be behind the cluster since `at` (the API server is away), with what is known of
+    /// the cluster. As over a restart, attempts are shown provisionally for a while, and settled only when a view
+    /// that is up to date agrees: a policy may have been changed meanwhile, and the enforcer may know.
+    pub fn on_stale(&mut self, at: Instant, snapshot: Snapshot) {
+        if self.history.grow_stale(at, snapshot) {
+            self.restored_at = Some(at);
+        }
+        self.news = true;
+    }
+
     /// Notes that `lost` records were lost at or somewhat before `at`.
     pub fn on_lost(&mut self, at: Instant, lost: u64) {
         if lost == 0 {
@@ -269,7 +261,7 @@ impl Judge {
         }
         match (self.history.live_from(), self.restored_at) {
             (Some(_), _) => self.ready,
-            // Provisionally, by the view of before the restart: it is settled under a live one only.
+            // Provisionally, by the last view there was: it is settled under a live one only.
             (None, Some(restored)) => at <= restored.plus(self.settings.stale_view),
             (None, None) => false,
         }

@@ -19,8 +19,10 @@ pub mod netns;
 pub mod record;
 mod settings;
 mod table;
+mod tally;
 
 pub use expectation::Here;
-pub use judge::{Judge, Restored, Tally};
+pub use judge::{Judge, Restored};
 pub use namespaces::Binding;
 pub use settings::Settings;
+pub use tally::Tally;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use polproof_cluster::View;
+use polproof_cluster::{SourceKind, View};
 use polproof_flow::finding::Report;
 use polproof_flow::netns::NetnsEvent;
 use polproof_flow::record::{Instant, Record};
@@ -339,6 +339,12 @@ impl<R: Records> Bench<R> {
     fn on_view(&mut self, view: &View) {
         let at = now();
         self.last_view = at;
+        // Manifests that cannot be read are no sign that the cluster changed; an API server that cannot be asked is a time
+        // in which it may have.
+        if view.ready && view.problem.is_some() && view.source == SourceKind::Kubernetes {
+            self.judge.on_stale(at, view.snapshot.clone());
+            return;
+        }
         self.judge
             .on_snapshot(at, view.snapshot.clone(), view.ready);
         if view.ready {
