@@ -67,6 +67,7 @@ fn an_address_that_is_gone_stays_exempt_while_its_attempts_may_be_judged() {
         assert!(report.findings.is_empty() && report.inconclusive.is_empty());
     }
     assert_eq!(judge.tally().exempt, 2);
+    tick(&mut judge, seconds(100.5 + keep));
     assert_eq!(
         counts(&judged(&mut judge, outside, 9, 101.0 + keep)),
         (1, 0, 0)
