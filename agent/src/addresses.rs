@@ -44,7 +44,7 @@ impl LocalAddresses {
 ///
 /// # Errors
 /// They cannot be read.
-pub fn follow(
+pub(crate) fn follow(
     cancel: CancellationToken,
 ) -> anyhow::Result<(LocalAddresses, impl Future<Output = anyhow::Result<()>>)> {
     follow_by(read, cancel)
@@ -70,7 +70,7 @@ fn follow_by(
             match tokio::task::spawn_blocking(read.clone()).await? {
                 Ok(found) => {
                     failing = false;
-                    let new = sender.send_if_modified(|known| {
+                    let new = sender.send_if_modified(|known: &mut Arc<[IpAddr]>| {
                         let new = known[..] != found[..];
                         if new {
                             *known = found.into();

@@ -3,6 +3,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     missing_docs
 )]
 
@@ -62,8 +64,8 @@ fn an_address_that_is_gone_stays_exempt_while_its_attempts_may_be_judged() {
     judge.on_here(seconds(50.0), node_addresses(&[outside]));
     judge.on_here(seconds(100.0), node_addresses(&[]));
     judge.on_here(seconds(110.0), node_addresses(&[]));
-    for at in [100.5, 99.0 + keep] {
-        let report = judged(&mut judge, outside, at as u32, at);
+    for (isn, at) in [(1, 100.5), (2, 99.0 + keep)] {
+        let report = judged(&mut judge, outside, isn, at);
         assert!(report.findings.is_empty() && report.inconclusive.is_empty());
     }
     assert_eq!(judge.tally().exempt, 2);
@@ -72,6 +74,34 @@ fn an_address_that_is_gone_stays_exempt_while_its_attempts_may_be_judged() {
         counts(&judged(&mut judge, outside, 9, 101.0 + keep)),
         (1, 0, 0)
     );
+}
+
+/// What was found out of a connection earlier does not outlive a change of who the node is, either way.
+#[test]
+fn what_is_remembered_of_a_connection_is_asked_again() {
+    let outside = "203.0.113.9";
+    let mut state = cluster();
+    let mut policy = guard(1);
+    policy.pod_selector = selector(&[("app", "client")]);
+    policy.isolates_ingress = false;
+    policy.isolates_egress = true;
+    apply_policy(&mut state, policy);
+    let mut judge = judge(&state);
+    let keep = judge.retention() as f64 / SECOND as f64;
+    let denied = |judge: &mut Judge, at: f64| {
+        let t = departure(outside, at as u32);
+        let records = [t.syn(seconds(at)), t.syn_ack(seconds(at + 0.001))];
+        feed(judge, seconds(at + 0.1), &records)
+            .judged
+            .denied_answered
+    };
+    assert_eq!(denied(&mut judge, 100.0), 1);
+    judge.on_here(seconds(101.0), node_addresses(&[outside]));
+    assert_eq!(denied(&mut judge, 102.0), 0);
+    judge.on_here(seconds(103.0), node_addresses(&[]));
+    assert_eq!(denied(&mut judge, 104.0), 0);
+    tick(&mut judge, seconds(103.5 + keep));
+    assert_eq!(denied(&mut judge, 105.0 + keep), 1);
 }
 
 #[test]
