@@ -262,7 +262,9 @@ proptest! {
         other in object(),
         questions in questions(10),
     ) {
-        prop_assume!(objects.iter().all(|object| identity(object) != identity(&other)));
+        // A cluster that has none of that name; rejecting the others would run into proptest's bound.
+        let mut objects = objects;
+        objects.retain(|object| identity(object) != identity(&other));
         let mut state = state_of(&objects);
         let before = state.snapshot();
         prop_assert_eq!(state.apply(other.clone()), Change::Changed);
