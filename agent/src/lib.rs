@@ -10,6 +10,7 @@
 //! It refuses to decide: verdicts are made in `polproof-flow`. It never changes a packet's fate, never answers
 //! for the API server and depends on nothing of the collector but the wire.
 
+mod addresses;
 pub mod cni;
 pub mod config;
 pub mod judge;
@@ -21,5 +22,6 @@ mod run;
 pub mod telemetry;
 mod uninstall;
 
+pub use addresses::LocalAddresses;
 pub use run::run;
 pub use uninstall::uninstall;

@@ -1,7 +1,6 @@
 //! Puts the parts together, runs them, and ends them in order.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::addresses;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
 use crate::judge::{self, JudgeStats, JudgeTask};
@@ -156,6 +156,8 @@ impl Agent {
             stop.clone(),
         );
         this.spawn("pods", Box::pin(pods));
+        let (local_addresses, follow) = addresses::follow(stop.clone())?;
+        this.spawn("own addresses", Box::pin(follow));
         let judge = JudgeTask {
             ring,
             events: news,
@@ -169,7 +171,7 @@ impl Agent {
                 settle: nanos(config.settle),
                 ..Settings::default()
             },
-            local_addresses: local_addresses()?,
+            local_addresses,
             stats: Arc::clone(&figures.judge),
         };
         this.spawn("judge", Box::pin(judge::run(judge, stop.clone())));
@@ -272,22 +274,6 @@ fn stream_config(config: &Config) -> Option<StreamConfig> {
         max_backoff: StreamConfig::MAX_BACKOFF,
         drain: StreamConfig::DRAIN,
     })
-}
-
-/// Addresses of the agent's network namespace, which is the node's: its traffic to its own pods is exempt.
-fn local_addresses() -> anyhow::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-        .context("cannot list the node's addresses")?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(|ip| !ip.is_loopback())
-        .collect();
-    found.sort();
-    found.dedup();
-    Ok(found)
 }
 
 fn readiness(figures: &Arc<Figures>) -> Readiness {

@@ -54,6 +54,21 @@ impl Owner {
 
     /// Takes an update in. Whether the view is another one now.
     pub(crate) fn take(&mut self, update: Update) -> bool {
+        let changed = self.note(update);
+        if !changed {
+            return false;
+        }
+        // The engine must know of policies that it lacks: they may admit what the others deny.
+        let refused = self
+            .refused
+            .keys()
+            .filter(|(kind, _)| *kind == Kind::NetworkPolicy)
+            .map(|(_, id)| id.clone());
+        self.state.set_refused_policies(refused);
+        true
+    }
+
+    fn note(&mut self, update: Update) -> bool {
         match update {
             Update::Apply(Compiled::Sound(object)) => {
                 let key = object.key();
@@ -178,7 +193,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use polproof_policy::Object;
-    use polproof_policy::model::Pod;
+    use polproof_policy::model::{NetworkPolicy, Pod, Selector};
 
     use super::*;
 
@@ -284,6 +299,70 @@ mod tests {
         assert!(!owner.take(Update::Delete(pod("b", "9").key())));
         assert!(owner.take(Update::Delete(pod("b", "2").key())));
         assert!(owner.view().refused.is_empty());
+    }
+
+    fn policy(name: &str, uid: &str) -> Object {
+        Object::NetworkPolicy(Arc::new(NetworkPolicy {
+            id: NamespacedName::new("ns", name),
+            uid: Uid(Arc::from(uid)),
+            generation: 1,
+            pod_selector: Selector::default(),
+            isolates_ingress: true,
+            isolates_egress: false,
+            ingress: Vec::new(),
+            egress: Vec::new(),
+        }))
+    }
+
+    fn bad_policy(name: &str, uid: &str) -> Compiled {
+        Compiled::Refused(
+            policy(name, uid).key(),
+            Refused {
+                object: name.to_owned(),
+                reason: "bad".to_owned(),
+            },
+        )
+    }
+
+    /// The policies that the engine knows it lacks.
+    fn lacking(owner: &Owner) -> Vec<String> {
+        let snapshot = owner.view().snapshot;
+        snapshot
+            .refused_policies()
+            .map(|id| id.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_engine_knows_of_refused_policies_until_they_are_corrected_or_deleted() {
+        let mut owner = Owner::new(SourceKind::Kubernetes);
+        owner.take(Update::Apply(refused("pod", "0")));
+        assert!(lacking(&owner).is_empty(), "policies only");
+        owner.take(Update::Apply(Compiled::Sound(policy("a", "1"))));
+        let before = owner.view().snapshot.version();
+        assert!(owner.take(Update::Apply(bad_policy("a", "1"))));
+        assert_eq!(lacking(&owner), ["ns/a"]);
+        assert_eq!(owner.view().snapshot.policies().count(), 0);
+        assert_ne!(owner.view().snapshot.version(), before);
+        // Corrected, under whatever UID.
+        assert!(owner.take(Update::Apply(Compiled::Sound(policy("a", "2")))));
+        assert!(lacking(&owner).is_empty());
+        // Deleted; the late delete of an earlier one of that name is none.
+        owner.take(Update::Apply(bad_policy("b", "3")));
+        assert!(!owner.take(Update::Delete(policy("b", "2").key())));
+        assert_eq!(lacking(&owner), ["ns/b"]);
+        assert!(owner.take(Update::Delete(policy("b", "3").key())));
+        assert!(lacking(&owner).is_empty());
+        // Listed anew.
+        let list = || vec![bad_policy("c", "4"), Compiled::Sound(policy("d", "5"))];
+        owner.take(Update::Apply(bad_policy("b", "3")));
+        assert!(owner.take(Update::Reset(Kind::NetworkPolicy, list())));
+        assert_eq!(lacking(&owner), ["ns/c"]);
+        let version = owner.view().snapshot.version();
+        assert!(!owner.take(Update::Reset(Kind::NetworkPolicy, list())));
+        assert_eq!(owner.view().snapshot.version(), version);
+        assert!(owner.take(Update::Reset(Kind::NetworkPolicy, Vec::new())));
+        assert!(lacking(&owner).is_empty());
     }
 
     #[test]

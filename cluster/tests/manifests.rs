@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use polproof_cluster::manifests::{load, load_counted, watch};
 use polproof_cluster::{ClusterError, SourceKind, View};
-use polproof_policy::{Kind, NamespacedName};
+use polproof_policy::{
+    Endpoint, Expectation, Kind, NamespacedName, Protocol, Query, UnknownReason,
+};
 use tokio_util::sync::CancellationToken;
 
 const WEB: &str = "apiVersion: v1
@@ -212,6 +214,73 @@ fn a_refused_object_is_named_and_the_rest_counts() {
         "{text}"
     );
     assert!(text.contains("write networking.k8s.io/v1"), "{text}");
+}
+
+/// What is to happen between the two pods of the tests below, at the destination.
+fn expected(view: &View) -> Expectation {
+    let pod = |name: &str| {
+        let id = NamespacedName::new("shop", name);
+        Arc::clone(view.snapshot.pod_named(&id).unwrap())
+    };
+    let (web, db) = (pod("web"), pod("db"));
+    view.snapshot
+        .evaluate(&Query {
+            source: Endpoint::Pod(&web),
+            source_ip: web.ips[0],
+            destination: Endpoint::Pod(&db),
+            destination_ip: db.ips[0],
+            protocol: Protocol::Tcp,
+            port: 80,
+        })
+        .expectation()
+}
+
+#[tokio::test]
+async fn a_refused_policy_beside_a_default_deny_leaves_the_denial_open() {
+    let opened = Expectation::Unknown(UnknownReason::RefusedPolicy);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let db = WEB.replace("web", "db").replace("10.0.0.1", "10.0.0.2");
+    fs::write(at("a.yaml"), format!("{WEB}---\n{db}---\n{DENY}")).unwrap();
+    assert_eq!(expected(&load(folder.path()).unwrap()), Expectation::Deny);
+
+    let admits = |port: &str| {
+        DENY.replace("name: deny", "name: to-db").replace(
+            "{podSelector: {}}",
+            &format!("{{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}"),
+        )
+    };
+    for (what, text) in [
+        ("a bad port", admits("0")),
+        ("twice", format!("{}---\n{}", admits("1"), admits("80"))),
+        (
+            "another version",
+            admits("80").replace("networking.k8s.io/v1", "extensions/v1beta1"),
+        ),
+        ("no name", admits("80").replace("name: to-db, ", "")),
+    ] {
+        fs::write(at("b.yaml"), text).unwrap();
+        let view = load(folder.path()).unwrap();
+        assert_eq!(expected(&view), opened, "{what}: {:?}", view.refused);
+    }
+    fs::write(at("b.yaml"), admits("0").replace("shop", "pay")).unwrap();
+    assert_eq!(expected(&load(folder.path()).unwrap()), Expectation::Deny);
+
+    fs::write(at("b.yaml"), admits("0")).unwrap();
+    let mut followed = Followed::start(folder.path());
+    assert_eq!(expected(&followed.views.borrow()), opened);
+    fs::write(at("b.yaml"), admits("1")).unwrap();
+    followed
+        .until("corrected", |view| expected(view) == Expectation::Deny)
+        .await;
+    fs::write(at("b.yaml"), admits("65536")).unwrap();
+    followed
+        .until("refused again", |view| expected(view) == opened)
+        .await;
+    fs::remove_file(at("b.yaml")).unwrap();
+    followed
+        .until("deleted", |view| expected(view) == Expectation::Deny)
+        .await;
 }
 
 #[test]

@@ -11,26 +11,8 @@ use polproof_policy::{
 
 use crate::attempt::Side;
 use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
+use crate::here::Here;
 use crate::record::NetnsCookie;
-
-/// The node that the agent runs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Here {
-    /// `metadata.name` of the Node.
-    pub node: Arc<str>,
-    /// Every address of the node's own network namespace.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Here {
-    /// A node by name, with its addresses.
-    pub fn new(node: impl Into<Arc<str>>, addresses: Vec<IpAddr>) -> Self {
-        Self {
-            node: node.into(),
-            addresses,
-        }
-    }
-}
 
 /// A connection without its ephemeral port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,7 +193,7 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         peer,
         call: Call::Exempt,
     };
-    if here.addresses.contains(&tuple.peer) {
+    if here.has(tuple.peer) {
         return exempt(Peer::Node(Arc::clone(&here.node)));
     }
     let Some(own) = snapshot

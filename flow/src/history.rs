@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use polproof_policy::{Snapshot, Uid};
 
-use crate::expectation::{Call, Here, Judgement, Tuple, judge};
+use crate::expectation::{Call, Judgement, Tuple, judge};
 use crate::finding::{FindingKey, InconclusiveReason};
+use crate::here::Here;
 use crate::record::Instant;
 use crate::settings::Settings;
 
@@ -109,7 +110,7 @@ impl History {
         self.next += 1;
     }
 
-    /// Forgets what is known of tuples: a namespace is another pod's than it was thought to be.
+    /// Forgets what is known of tuples: a namespace is another pod's, or an address another's, than it was thought to be.
     pub(crate) fn forget(&mut self) {
         self.memo.clear();
     }

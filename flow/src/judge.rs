@@ -12,38 +12,26 @@
 //! is spoiled by a loss.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use polproof_policy::Snapshot;
 
 use crate::attempt::{Attempt, Outcome, Phase, Side, Signal, read};
-use crate::expectation::{Call, Here, Tuple};
+use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, End, FindingDelta, InconclusiveReason, Report, Sample};
+use crate::here::Here;
 use crate::history::History;
 use crate::ledger::Ledger;
 use crate::namespaces::{Binding, Namespaces, Witness};
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, Record};
+use crate::restored::Restored;
 use crate::settings::Settings;
 use crate::table::Attempts;
 use crate::tally::Tally;
 
 /// Times of loss remembered.
 const LOSSES: usize = 64;
-
-/// What is left of a judge of before a restart, on the same boot of the same node.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// Views of the cluster, oldest first, with the time from which each was in force.
-    pub views: Vec<(Instant, Snapshot)>,
-    /// Namespaces and their pods.
-    pub bindings: Vec<Binding>,
-    /// [`Judge::open_attempts`] of the last report that was written.
-    pub open: Vec<Record>,
-    /// Written deltas with `observed` attempts later than `settled_until`.
-    pub unsettled: Vec<FindingDelta>,
-    /// [`Judge::settled_until`] of the last report that was written.
-    pub settled_until: Instant,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -176,6 +164,15 @@ impl Judge {
         self.news = true;
     }
 
+    /// Notes the addresses of the node's own network namespace: bridges come with the first pod. One that is missing
+    /// stays the node's for as long as an attempt from it may have to be judged; in doubt nobody is accused.
+    pub fn on_here(&mut self, at: Instant, addresses: Vec<IpAddr>) {
+        if self.here.set(at, addresses) {
+            self.history.forget();
+            self.news = true;
+        }
+    }
+
     /// Notes that `lost` records were lost at or somewhat before `at`.
     pub fn on_lost(&mut self, at: Instant, lost: u64) {
         if lost == 0 {
@@ -225,6 +222,9 @@ impl Judge {
         }
         self.due = due;
         self.namespaces.expire(self.now);
+        if self.here.expire(self.now.minus(self.settings.retention())) {
+            self.history.forget();
+        }
         let evicted = self.destination.take_evicted();
         self.ledger
             .inconclusive(InconclusiveReason::StateEvicted, evicted);
@@ -270,7 +270,7 @@ impl Judge {
     /// The verdict on an attempt that arrived at a pod.
     fn judge(&mut self, attempt: &Attempt, outcome: Outcome) -> Decision {
         let (client, server) = (attempt.key.client, attempt.key.server);
-        if self.here.addresses.contains(&client.ip()) {
+        if self.here.has(client.ip()) {
             self.tally.exempt += 1;
             return Decision::Done;
         }

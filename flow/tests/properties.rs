@@ -416,6 +416,7 @@ fn memory_is_bounded_under_a_flood_of_syns_from_random_sources() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the cost is what is tested")]
 fn a_known_connection_costs_one_look_at_each_new_view() {
     // Many attempts, no change: nothing but the memo is asked. The bound is generous, a machine may be slow.
     let mut judge = judge(&cluster());

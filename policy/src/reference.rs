@@ -92,6 +92,16 @@ struct Case<'a> {
 
 /// The verdict of one direction, from the objects of a cluster.
 pub fn evaluate(objects: &[Object], query: &Query<'_>, direction: Direction) -> Answer {
+    evaluate_beside(objects, &[], query, direction)
+}
+
+/// The verdict of one direction, from the objects of a cluster that also has policies that were refused.
+pub fn evaluate_beside(
+    objects: &[Object],
+    refused: &[NamespacedName],
+    query: &Query<'_>,
+    direction: Direction,
+) -> Answer {
     let (governed, peer, peer_ip) = match direction {
         Direction::Egress => (query.source, query.destination, query.destination_ip),
         Direction::Ingress => (query.destination, query.source, query.source_ip),
@@ -111,6 +121,16 @@ pub fn evaluate(objects: &[Object], query: &Query<'_>, direction: Direction) -> 
         peer_ip,
     };
     let mut answer = case.answer();
+    // Denied by every reading of what is known; a rule that is not known may allow it.
+    if answer.expectation == Expectation::Deny
+        && case.governed.is_some_and(|pod| {
+            refused
+                .iter()
+                .any(|policy| policy.namespace == pod.id.namespace)
+        })
+    {
+        answer.expectation = Expectation::Unknown(UnknownReason::RefusedPolicy);
+    }
     if query.source_ip.is_ipv4() != query.destination_ip.is_ipv4() {
         answer.expectation = Expectation::Unknown(UnknownReason::MixedFamilies);
     }

@@ -77,6 +77,7 @@ fn run(path: &Path) -> Result<(), String> {
     let mut case = None;
     let mut objects = Vec::new();
     let mut refused = Vec::new();
+    let mut refused_policies = Vec::new();
     for document in documents {
         if document.get("semantics").is_some() {
             let parsed: Case = serde_json::from_value(document).map_err(|e| e.to_string())?;
@@ -84,9 +85,13 @@ fn run(path: &Path) -> Result<(), String> {
                 return Err("two documents have 'semantics'".to_owned());
             }
         } else {
+            let policy = policy_name(&document);
             match object(document)? {
                 Ok(object) => objects.push(object),
-                Err(refusal) => refused.push(refusal),
+                Err(refusal) => {
+                    refused.push(refusal);
+                    refused_policies.extend(policy);
+                }
             }
         }
     }
@@ -107,11 +112,12 @@ fn run(path: &Path) -> Result<(), String> {
     for object in &objects {
         state.apply(object.clone());
     }
+    state.set_refused_policies(refused_policies.iter().cloned());
     let snapshot = state.snapshot();
     let mut wrong: Vec<String> = case
         .queries
         .iter()
-        .filter_map(|asked| ask(&snapshot, &objects, asked).err())
+        .filter_map(|asked| ask(&snapshot, &objects, &refused_policies, asked).err())
         .collect();
     for (ip, expected) in &case.owners {
         let owner = owner(
@@ -129,6 +135,15 @@ fn run(path: &Path) -> Result<(), String> {
     } else {
         Err(format!("{}\n\n{}", case.semantics, wrong.join("\n\n")))
     }
+}
+
+/// The name of a NetworkPolicy, evaluable or not.
+fn policy_name(document: &Value) -> Option<NamespacedName> {
+    let text = |field| document.pointer(field).and_then(Value::as_str);
+    (text("/kind") == Some("NetworkPolicy")).then(|| {
+        let namespace = text("/metadata/namespace").unwrap_or("default");
+        NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default())
+    })
 }
 
 fn object(document: Value) -> Result<Result<Object, Refusal>, String> {
@@ -166,7 +181,12 @@ fn object(document: Value) -> Result<Result<Object, Refusal>, String> {
     })
 }
 
-fn ask(snapshot: &Snapshot, objects: &[Object], asked: &Asked) -> Result<(), String> {
+fn ask(
+    snapshot: &Snapshot,
+    objects: &[Object],
+    refused: &[NamespacedName],
+    asked: &Asked,
+) -> Result<(), String> {
     let family = [&asked.from, &asked.to]
         .iter()
         .filter_map(|end| end.split_whitespace().next_back()?.parse().ok())
@@ -211,7 +231,7 @@ fn ask(snapshot: &Snapshot, objects: &[Object], asked: &Asked) -> Result<(), Str
         if told != *expected {
             wrong.push(format!("{name} must be: {expected}\n  but is: {told}"));
         }
-        let naive = reference::evaluate(objects, &query, direction);
+        let naive = reference::evaluate_beside(objects, refused, &query, direction);
         if naive != answer {
             wrong.push(format!("the reference says of {name}: {}", words(&naive)));
         }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant as Clock};
 use anyhow::{Context, bail, ensure};
 use polproof_flow::Binding;
 use polproof_flow::record::Instant;
-use polproof_policy::{Key, Kind, Object, Snapshot, State};
+use polproof_policy::{Key, Kind, NamespacedName, Object, Snapshot, State};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -30,7 +30,9 @@ use super::stats::JudgeStats;
 /// The file in the state directory.
 const FILE: &str = "view";
 /// Begins the file; the number is the version of what follows.
-const MAGIC: &[u8; 8] = b"ppview01";
+const MAGIC: &[u8; 8] = b"ppview02";
+/// The part of it that every version has.
+const FAMILY: &[u8] = b"ppview";
 /// Magic, length, checksum.
 const HEADER: usize = 8 + 8 + 4;
 /// At most one write in this time.
@@ -43,6 +45,8 @@ struct Step {
     at: Instant,
     applied: Vec<Object>,
     deleted: Vec<Key>,
+    /// The NetworkPolicies that were refused, if they are others than before.
+    refused: Option<Vec<NamespacedName>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +55,7 @@ struct Writing<'a> {
     bindings: &'a [Binding],
     base_at: Instant,
     base: Vec<&'a Object>,
+    refused: &'a [NamespacedName],
     steps: &'a VecDeque<Step>,
 }
 
@@ -60,6 +65,7 @@ struct Reading {
     bindings: Vec<Binding>,
     base_at: Instant,
     base: Vec<Object>,
+    refused: Vec<NamespacedName>,
     steps: Vec<Step>,
 }
 
@@ -81,6 +87,10 @@ pub(super) fn load(dir: &Path, boot_id: &str) -> Kept {
             return Kept::default();
         }
     };
+    if bytes.starts_with(FAMILY) && !bytes.starts_with(MAGIC) {
+        info!(path = %path.display(), "the kept view of the cluster is of another version of the agent: starting without it; attempts made within the grace time count as inconclusive. The file is replaced with the next change");
+        return Kept::default();
+    }
     match parse(&bytes) {
         Ok(kept) if kept.boot_id != boot_id => {
             info!("the kept view of the cluster is from before a reboot: starting without it");
@@ -122,6 +132,7 @@ fn rebuild(kept: Reading) -> Kept {
     for kind in Kind::ALL {
         state.reset(kind, by_kind.remove(&kind).unwrap_or_default());
     }
+    state.set_refused_policies(kept.refused);
     let mut views = vec![(kept.base_at, state.snapshot())];
     for step in kept.steps {
         for key in &step.deleted {
@@ -129,6 +140,9 @@ fn rebuild(kept: Reading) -> Kept {
         }
         for object in step.applied {
             state.apply(object);
+        }
+        if let Some(refused) = step.refused {
+            state.set_refused_policies(refused);
         }
         views.push((step.at, state.snapshot()));
     }
@@ -169,8 +183,8 @@ impl Keeper {
             path: dir.join(FILE),
             boot_id,
             retention,
-            current: HashMap::new(),
-            base: HashMap::new(),
+            current: Contents::default(),
+            base: Contents::default(),
             base_at: None,
             steps: VecDeque::new(),
         };
@@ -250,10 +264,67 @@ struct File {
     boot_id: String,
     /// Nanoseconds.
     retention: u64,
-    current: HashMap<Key, Object>,
-    base: HashMap<Key, Object>,
+    current: Contents,
+    base: Contents,
     base_at: Option<Instant>,
     steps: VecDeque<Step>,
+}
+
+/// What a view is made of.
+#[derive(Clone, Debug, Default)]
+struct Contents {
+    objects: HashMap<Key, Object>,
+    refused: Vec<NamespacedName>,
+}
+
+impl Contents {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            objects: snapshot
+                .objects()
+                .map(|object| (object.key(), object))
+                .collect(),
+            refused: snapshot.refused_policies().collect(),
+        }
+    }
+
+    /// What leads from here to there.
+    fn step(&self, at: Instant, new: &Self) -> Step {
+        Step {
+            at,
+            applied: new
+                .objects
+                .iter()
+                .filter(|(key, object)| self.objects.get(key) != Some(object))
+                .map(|(_, object)| object.clone())
+                .collect(),
+            deleted: self
+                .objects
+                .keys()
+                .filter(|key| !new.objects.contains_key(*key))
+                .cloned()
+                .collect(),
+            refused: (self.refused != new.refused).then(|| new.refused.clone()),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        for key in &step.deleted {
+            self.objects.remove(key);
+        }
+        for object in step.applied {
+            self.objects.insert(object.key(), object);
+        }
+        if let Some(refused) = step.refused {
+            self.refused = refused;
+        }
+    }
+}
+
+impl Step {
+    fn is_empty(&self) -> bool {
+        self.applied.is_empty() && self.deleted.is_empty() && self.refused.is_none()
+    }
 }
 
 impl File {
@@ -288,32 +359,16 @@ impl File {
     }
 
     fn step(&mut self, at: Instant, snapshot: &Snapshot) {
-        let new: HashMap<Key, Object> = snapshot
-            .objects()
-            .map(|object| (object.key(), object))
-            .collect();
+        let new = Contents::of(snapshot);
         if self.base_at.is_none() {
             self.base_at = Some(at);
             self.base.clone_from(&new);
             self.current = new;
             return;
         }
-        let step = Step {
-            at,
-            applied: new
-                .iter()
-                .filter(|(key, object)| self.current.get(key) != Some(object))
-                .map(|(_, object)| object.clone())
-                .collect(),
-            deleted: self
-                .current
-                .keys()
-                .filter(|key| !new.contains_key(*key))
-                .cloned()
-                .collect(),
-        };
+        let step = self.current.step(at, &new);
         self.current = new;
-        if !step.applied.is_empty() || !step.deleted.is_empty() {
+        if !step.is_empty() {
             self.steps.push_back(step);
         }
         // The base becomes what was in force at the beginning of the time that matters.
@@ -322,13 +377,8 @@ impl File {
             && first.at <= from
             && let Some(first) = self.steps.pop_front()
         {
-            for key in &first.deleted {
-                self.base.remove(key);
-            }
-            for object in first.applied {
-                self.base.insert(object.key(), object);
-            }
             self.base_at = Some(first.at);
+            self.base.take(first);
         }
     }
 
@@ -337,7 +387,8 @@ impl File {
             boot_id: &self.boot_id,
             bindings,
             base_at,
-            base: self.base.values().collect(),
+            base: self.base.objects.values().collect(),
+            refused: &self.base.refused,
             steps: &self.steps,
         })
         .context("encode it")?;
@@ -358,127 +409,4 @@ impl File {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use std::collections::BTreeMap;
-
-    use polproof_flow::netns::Hook;
-    use polproof_flow::record::NetnsCookie;
-    use polproof_policy::model::{Namespace, Pod};
-    use polproof_policy::{NamespacedName, Uid};
-
-    use super::*;
-
-    fn pod(name: &str, address: &str) -> Object {
-        Object::Pod(Arc::new(Pod {
-            id: NamespacedName::new("shop", name),
-            uid: Uid(name.into()),
-            labels: BTreeMap::new(),
-            ips: vec![address.parse().unwrap()],
-            node: None,
-            host_network: false,
-            finished: false,
-            ports: Vec::new(),
-            owner: None,
-        }))
-    }
-
-    fn file(dir: &Path) -> File {
-        File {
-            path: dir.join(FILE),
-            boot_id: "boot".into(),
-            retention: 60 * Instant::SECOND,
-            current: HashMap::new(),
-            base: HashMap::new(),
-            base_at: None,
-            steps: VecDeque::new(),
-        }
-    }
-
-    fn names(snapshot: &Snapshot) -> Vec<String> {
-        let mut names: Vec<_> = snapshot.pods().map(|pod| pod.id.name.to_string()).collect();
-        names.sort();
-        names
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant(seconds * Instant::SECOND)
-    }
-
-    #[test]
-    fn views_come_back_with_their_times_and_old_ones_fold_into_the_base() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = file(dir.path());
-        let mut state = State::new();
-        state.apply(Object::Namespace(Arc::new(Namespace {
-            name: "shop".into(),
-            uid: Uid("shop".into()),
-            labels: BTreeMap::new(),
-        })));
-        state.apply(pod("a", "10.0.0.1"));
-        file.step(at(1), &state.snapshot());
-        state.apply(pod("b", "10.0.0.2"));
-        file.step(at(10), &state.snapshot());
-        state.delete(&pod("a", "10.0.0.1").key());
-        file.step(at(50), &state.snapshot());
-        file.step(at(51), &state.snapshot());
-        let bindings = vec![Binding {
-            netns: NetnsCookie(7),
-            pod: Uid("b".into()),
-            addresses: Vec::new(),
-            since: at(2),
-            hook: Hook::Exclusive,
-        }];
-        file.write(file.base_at.unwrap(), &bindings).unwrap();
-
-        let kept = load(dir.path(), "boot");
-        assert_eq!(kept.bindings, bindings);
-        let seen: Vec<_> = kept
-            .views
-            .iter()
-            .map(|(at, snapshot)| (*at, names(snapshot)))
-            .collect();
-        let expected: Vec<(Instant, Vec<String>)> = vec![
-            (at(1), vec!["a".into()]),
-            (at(10), vec!["a".into(), "b".into()]),
-            (at(50), vec!["b".into()]),
-        ];
-        assert_eq!(seen, expected);
-        assert!(load(dir.path(), "another boot").views.is_empty());
-
-        state.apply(pod("c", "10.0.0.3"));
-        file.step(at(112), &state.snapshot());
-        file.write(file.base_at.unwrap(), &[]).unwrap();
-        let kept = load(dir.path(), "boot");
-        assert_eq!(
-            kept.views[0].0,
-            at(50),
-            "in force when the last minute began"
-        );
-        assert_eq!(names(&kept.views[0].1), ["b"]);
-        assert_eq!(kept.views.len(), 2);
-    }
-
-    #[test]
-    fn every_damage_means_a_fresh_start_and_no_panic() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = file(dir.path());
-        let mut state = State::new();
-        state.apply(pod("a", "10.0.0.1"));
-        file.step(at(1), &state.snapshot());
-        file.write(at(1), &[]).unwrap();
-        let whole = fs::read(dir.path().join(FILE)).unwrap();
-        assert_eq!(load(dir.path(), "boot").views.len(), 1);
-        for cut in 0..whole.len() {
-            fs::write(dir.path().join(FILE), &whole[..cut]).unwrap();
-            assert!(load(dir.path(), "boot").views.is_empty(), "cut at {cut}");
-        }
-        for flip in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[flip] ^= 0x20;
-            fs::write(dir.path().join(FILE), &bytes).unwrap();
-            assert!(load(dir.path(), "boot").views.is_empty(), "flipped {flip}");
-        }
-    }
-}
+mod tests;

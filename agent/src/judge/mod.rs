@@ -4,6 +4,7 @@
 //! ```text
 //! RingReader --Record--\
 //! NetnsEvent -----------> task (flow::Judge) --Entry--> SpoolWriter, then RingReader::release
+//! own addresses --------|
 //! View ----------------/        \--views, bindings--> keep (disk, for the next start)
 //! ```
 //!
@@ -23,6 +24,7 @@
 //! it, they are skipped. Either way each attempt is in one report.
 
 mod keep;
+mod records;
 mod stats;
 mod task;
 #[cfg(test)]

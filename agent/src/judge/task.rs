@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,13 +16,15 @@ use polproof_flow::record::{Instant, Record};
 use polproof_flow::{Here, Judge, Restored, Settings};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::keep::{self, Keeper, Kept};
+use super::records::Records;
 use super::stats::JudgeStats;
-use crate::observe::{ReadOutcome, RingId, RingReader, now};
+use crate::addresses::LocalAddresses;
+use crate::observe::{ReadOutcome, RingReader, now};
 use crate::report::spool::{Entry, Recovered, SpoolError, SpoolWriter};
 
 /// Records read at a time.
@@ -57,42 +59,10 @@ pub struct JudgeTask {
     pub state_dir: PathBuf,
     /// Times and bounds.
     pub settings: Settings,
-    /// Addresses of the node's own network namespace.
-    pub local_addresses: Vec<IpAddr>,
+    /// Addresses of the node's own network namespace, followed.
+    pub local_addresses: LocalAddresses,
     /// What is counted.
     pub stats: Arc<JudgeStats>,
-}
-
-/// Where records come from: the ring, whose contract this is.
-pub(super) trait Records: AsFd {
-    fn id(&self) -> RingId;
-    fn seek(&mut self, position: u64) -> bool;
-    fn read(&mut self, out: &mut Vec<(u64, Record)>, max: usize) -> ReadOutcome;
-    fn position(&self) -> u64;
-    fn release(&mut self, position: u64);
-    /// See [`RingReader::must_poll`].
-    fn must_poll(&self) -> Option<Duration>;
-}
-
-impl Records for RingReader {
-    fn id(&self) -> RingId {
-        Self::id(self)
-    }
-    fn seek(&mut self, position: u64) -> bool {
-        Self::seek(self, position)
-    }
-    fn read(&mut self, out: &mut Vec<(u64, Record)>, max: usize) -> ReadOutcome {
-        Self::read(self, out, max)
-    }
-    fn position(&self) -> u64 {
-        Self::position(self)
-    }
-    fn release(&mut self, position: u64) {
-        Self::release(self, position);
-    }
-    fn must_poll(&self) -> Option<Duration> {
-        Self::must_poll(self)
-    }
 }
 
 /// Judges until it is cancelled; then commits what is decided and returns.
@@ -114,7 +84,8 @@ pub async fn run(task: JudgeTask, cancel: CancellationToken) -> anyhow::Result<(
         local_addresses,
         stats,
     } = task;
-    let judge = Judge::new(Here::new(node_name, local_addresses), settings);
+    let here = Here::new(node_name, local_addresses.present.borrow().to_vec());
+    let judge = Judge::new(here, settings);
     run_on(
         ring,
         Inputs {
@@ -123,6 +94,7 @@ pub async fn run(task: JudgeTask, cancel: CancellationToken) -> anyhow::Result<(
             spool,
             recovered,
             state_dir,
+            local_addresses,
             judge,
             stats,
         },
@@ -138,6 +110,7 @@ pub(super) struct Inputs {
     pub(super) spool: SpoolWriter,
     pub(super) recovered: Recovered,
     pub(super) state_dir: PathBuf,
+    pub(super) local_addresses: LocalAddresses,
     pub(super) judge: Judge,
     pub(super) stats: Arc<JudgeStats>,
 }
@@ -177,9 +150,11 @@ async fn work<R: Records>(
         spool,
         recovered,
         state_dir,
+        local_addresses,
         judge,
         stats,
     } = inputs;
+    let LocalAddresses { mut present, again } = local_addresses;
     let wake = ring
         .as_fd()
         .try_clone_to_owned()
@@ -205,6 +180,7 @@ async fn work<R: Records>(
         spool,
         keeper,
         stats,
+        again,
         batch: Vec::with_capacity(BATCH),
         committed: 0,
         last_flush: started.minus(ROUTINE),
@@ -213,13 +189,17 @@ async fn work<R: Records>(
     };
     bench.recover(recovered, kept);
     bench.on_view(&view.borrow_and_update());
-    let (mut events_open, mut view_open) = (true, true);
+    bench.on_here(&present.borrow_and_update());
+    let (mut events_open, mut view_open, mut here_open) = (true, true, true);
     while !cancel.is_cancelled() {
         while let Ok(event) = events.try_recv() {
             bench.on_event(&event);
         }
         if view_open && bench.may_look() && view.has_changed().unwrap_or(false) {
             bench.on_view(&view.borrow_and_update());
+        }
+        if present.has_changed().unwrap_or(false) {
+            bench.on_here(&present.borrow_and_update());
         }
         let drained = bench.judge_batch();
         bench.flush_if_due();
@@ -239,6 +219,10 @@ async fn work<R: Records>(
                 // `changed` marks it seen.
                 Ok(()) => bench.on_view(&view.borrow_and_update()),
                 Err(_) => view_open = false,
+            },
+            changed = present.changed(), if here_open => match changed {
+                Ok(()) => bench.on_here(&present.borrow_and_update()),
+                Err(_) => here_open = false,
             },
             ready = bench.wake.readable() => match ready {
                 // The kernel tells it again for the next record; what is there now is read at once.
@@ -263,6 +247,8 @@ struct Bench<R> {
     spool: SpoolWriter,
     keeper: Keeper,
     stats: Arc<JudgeStats>,
+    /// Has the node's own addresses read again.
+    again: Arc<Notify>,
     batch: Vec<(u64, Record)>,
     /// Position of the last entry.
     committed: u64,
@@ -328,8 +314,15 @@ impl<R: Records> Bench<R> {
     }
 
     fn on_event(&mut self, event: &NetnsEvent) {
+        if matches!(event, NetnsEvent::Attached { .. }) {
+            self.again.notify_one();
+        }
         self.judge.on_netns(event);
         self.keeper.bindings_changed();
+    }
+
+    fn on_here(&mut self, addresses: &[IpAddr]) {
+        self.judge.on_here(now(), addresses.to_vec());
     }
 
     fn may_look(&self) -> bool {

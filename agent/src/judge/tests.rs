@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,12 +23,13 @@ use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
 use polproof_flow::{Here, Judge, Settings};
 use polproof_policy::model::{Namespace, NetworkPolicy, Pod, Selector};
 use polproof_policy::{NamespacedName, Object, State, Uid};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::JudgeStats;
 use super::task::{Inputs, run_on};
+use crate::addresses::LocalAddresses;
 use crate::observe::now;
 use crate::report::spool::{Spool, SpoolConfig, SpoolReader};
 
@@ -89,6 +90,8 @@ struct Bench {
 struct Life {
     events: mpsc::Sender<NetnsEvent>,
     _view: watch::Sender<Arc<View>>,
+    here: watch::Sender<Arc<[IpAddr]>>,
+    again: Arc<Notify>,
     stats: Arc<JudgeStats>,
     cancel: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -127,6 +130,8 @@ impl Bench {
         };
         let (events, events_in) = mpsc::channel(16);
         let (views, view_in) = watch::channel(view());
+        let (here, here_in) = watch::channel(Arc::from([]));
+        let again = Arc::new(Notify::new());
         let stats = Arc::new(JudgeStats::default());
         let cancel = CancellationToken::new();
         let ring = MemoryRing {
@@ -140,6 +145,10 @@ impl Bench {
             spool,
             recovered,
             state_dir: self.dir.path().to_owned(),
+            local_addresses: LocalAddresses {
+                present: here_in,
+                again: Arc::clone(&again),
+            },
             judge: Judge::new(Here::new("here", Vec::new()), settings),
             stats: Arc::clone(&stats),
         };
@@ -147,6 +156,8 @@ impl Bench {
         Life {
             events,
             _view: views,
+            here,
+            again,
             stats,
             cancel,
             task,
@@ -301,6 +312,31 @@ async fn a_violation_is_committed_soon_then_released_then_settled() {
 }
 
 #[tokio::test]
+async fn an_address_of_the_node_that_comes_later_is_exempt_and_a_pod_has_them_read_again() {
+    let mut bench = Bench::new();
+    let mut life = bench.start(1024 * 1024);
+    life.identify().await;
+    tokio::time::timeout(Duration::from_secs(60), life.again.notified())
+        .await
+        .unwrap();
+    beyond_grace(&life).await;
+    bench.connect();
+    until("it is committed", || life.observed() == 1).await;
+    // The client turns out to be the node itself.
+    life.here
+        .send_replace(Arc::from(["10.1.0.1".parse().unwrap()]));
+    until("it is taken back", || {
+        life.stats.unenforced_retracted.load(Relaxed) == 1
+    })
+    .await;
+    bench.connect();
+    until("it is exempt", || life.stats.exempt.load(Relaxed) == 1).await;
+    life.cancel.cancel();
+    life.task.await.unwrap().unwrap();
+    assert_eq!(totals(&mut life.reader), (1, 0, 1));
+}
+
+#[tokio::test]
 async fn killed_at_any_record_everything_is_counted_once() {
     let mut bench = Bench::new();
     let mut life = bench.start(1024 * 1024);
@@ -432,6 +468,7 @@ async fn a_reboot_takes_provisional_findings_back() {
             spool,
             recovered,
             state_dir: bench.dir.path().to_owned(),
+            local_addresses: LocalAddresses::fixed(&[]),
             judge: Judge::new(Here::new("here", Vec::new()), Settings::default()),
             stats: Arc::clone(&stats),
         },

@@ -49,11 +49,12 @@ impl Contents {
         self.objects.entry(K::KIND).or_default().push(compiled);
     }
 
-    /// Adds the refusal of something that could not become an object of a kind.
-    pub(super) fn refuse(&mut self, kind: Kind, object: String, reason: String) {
+    /// Adds the refusal of something that could not become an object of a kind. `object` says where it stands,
+    /// so that no two hide one another; it is the name in the key.
+    pub(super) fn refuse(&mut self, kind: Kind, namespace: &str, object: String, reason: String) {
         let key = Key {
             kind,
-            id: NamespacedName::new("", object.as_str()),
+            id: NamespacedName::new(namespace, object.as_str()),
             uid: Uid(Arc::from("")),
         };
         self.objects

@@ -184,6 +184,7 @@ fn one(
         ("extensions/v1beta1", "NetworkPolicy") => {
             contents.refuse(
                 Kind::NetworkPolicy,
+                namespace(&value),
                 format!("NetworkPolicy {} ({})", name(&value), place.origin()),
                 "apiVersion: extensions/v1beta1 is no longer served since Kubernetes 1.16; write networking.k8s.io/v1".to_owned(),
             );
@@ -192,6 +193,7 @@ fn one(
         ("discovery.k8s.io/v1beta1", "EndpointSlice") => {
             contents.refuse(
                 Kind::EndpointSlice,
+                namespace(&value),
                 format!("EndpointSlice {} ({})", name(&value), place.origin()),
                 "apiVersion: discovery.k8s.io/v1beta1 is no longer served since Kubernetes 1.25; write discovery.k8s.io/v1".to_owned(),
             );
@@ -238,6 +240,15 @@ fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
         .get(field)
         .and_then(Value::as_str)
         .filter(|text| !text.is_empty())
+}
+
+/// As kubectl would have it.
+fn namespace(value: &Value) -> &str {
+    value
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+        .unwrap_or("default")
 }
 
 fn name(value: &Value) -> String {

@@ -68,6 +68,9 @@ pub enum UnknownReason {
     HostNetworkPod,
     /// The two ends are of different address families.
     MixedFamilies,
+    /// No rule that we could read admits it, but a NetworkPolicy of the pod's namespace was refused, and the rules by
+    /// which it admits are not known.
+    RefusedPolicy,
 }
 
 impl fmt::Display for UnknownReason {
@@ -77,6 +80,7 @@ impl fmt::Display for UnknownReason {
             Self::IpBlockOnPod => "an ipBlock on a pod's address",
             Self::HostNetworkPod => "a hostNetwork pod",
             Self::MixedFamilies => "addresses of different families",
+            Self::RefusedPolicy => "a refused policy may admit it",
         })
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::rules::{Admits, CompiledRule, Isolation, PodEntry};
 use super::{Decision, DirectionVerdict, Expectation, PolicyRef, UnknownReason};
 use crate::model::{Direction, Protocol};
+use crate::state::RefusedPolicies;
 
 /// One end of a connection, looked up: `'s` lives the snapshot, `'q` the query.
 #[derive(Clone, Copy)]
@@ -28,6 +29,7 @@ pub(crate) struct Connection<'s, 'q> {
     pub(crate) destination_ip: IpAddr,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
+    pub(crate) refused: &'s RefusedPolicies,
 }
 
 const fn allow(decision: Decision<'_>) -> DirectionVerdict<'_> {
@@ -102,6 +104,11 @@ fn judge_pod<'s>(
         );
     }
     match (open, peer) {
+        // What cannot be read may hold the rule that is missing here.
+        (None, _) if of.refused.any_in(&governed.pod.id.namespace) => verdict(
+            Expectation::Unknown(UnknownReason::RefusedPolicy),
+            Decision::NoRule,
+        ),
         (None, _) => verdict(Expectation::Deny, Decision::NoRule),
         // As a node, which is the common reading, no rule admits it.
         (Some(_), End::Host(_)) => verdict(

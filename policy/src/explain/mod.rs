@@ -12,6 +12,9 @@ use crate::model::Direction;
 use crate::state::Snapshot;
 use rule::{Asked, Words};
 
+/// The most refused policies that one sentence names.
+const REFUSED_SHOWN: usize = 3;
+
 /// The walk behind a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Explanation {
@@ -109,6 +112,7 @@ fn explain_direction(
             &name(peer, peer_ip),
             governed,
             verdict,
+            snapshot,
         ),
         policies,
     }
@@ -165,6 +169,7 @@ fn because(
     peer: &str,
     end: End<'_, '_>,
     verdict: &DirectionVerdict<'_>,
+    snapshot: &Snapshot,
 ) -> String {
     let arrow = match direction {
         Direction::Egress => format!("{governed} to {peer}"),
@@ -194,6 +199,11 @@ fn because(
             UnknownReason::MixedFamilies => {
                 "one address is IPv4 and the other IPv6: no packet can look like that".to_owned()
             }
+            UnknownReason::RefusedPolicy => format!(
+                "{}; but {} could not be evaluated, and may admit it",
+                no_rule(direction, governed, peer, verdict),
+                refused(end, snapshot)
+            ),
         };
     }
     match verdict.decision {
@@ -215,21 +225,52 @@ fn because(
             Some(rule) => format!("rule {rule} of policy {} admits {arrow}", by.policy.id),
             None => format!("policy {} decides on {arrow}", by.policy.id),
         },
-        Decision::NoRule => {
-            let names: Vec<_> = verdict
-                .isolating
-                .iter()
-                .map(|policy| policy.id.to_string())
-                .collect();
-            let (noun, verb) = if names.len() == 1 {
-                ("policy", "isolates")
-            } else {
-                ("policies", "isolate")
-            };
-            format!(
-                "{noun} {} {verb} {governed} for {direction}, and no rule admits {peer}",
-                names.join(", ")
-            )
-        }
+        Decision::NoRule => no_rule(direction, governed, peer, verdict),
     }
+}
+
+fn no_rule(
+    direction: Direction,
+    governed: &str,
+    peer: &str,
+    verdict: &DirectionVerdict<'_>,
+) -> String {
+    let names: Vec<_> = verdict
+        .isolating
+        .iter()
+        .map(|policy| policy.id.to_string())
+        .collect();
+    let (noun, verb) = if names.len() == 1 {
+        ("policy", "isolates")
+    } else {
+        ("policies", "isolate")
+    };
+    format!(
+        "{noun} {} {verb} {governed} for {direction}, and no rule admits {peer}",
+        names.join(", ")
+    )
+}
+
+/// The refused policies that may govern an end.
+fn refused(end: End<'_, '_>, snapshot: &Snapshot) -> String {
+    let (End::Pod(entry) | End::Host(entry)) = end else {
+        return "a refused policy".to_owned();
+    };
+    let namespace = &entry.pod.id.namespace;
+    let names = snapshot.store.refused.of(namespace);
+    let shown: Vec<_> = names
+        .iter()
+        .take(REFUSED_SHOWN)
+        .map(|name| format!("{namespace}/{name}"))
+        .collect();
+    let more = match names.len().saturating_sub(REFUSED_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let noun = if names.len() == 1 {
+        "the refused policy"
+    } else {
+        "the refused policies"
+    };
+    format!("{noun} {}{more}", shown.join(", "))
 }

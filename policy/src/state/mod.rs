@@ -9,6 +9,7 @@ mod groups;
 mod index;
 mod pods;
 mod policies;
+mod refused;
 mod snapshot;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use crate::model::{
 };
 use groups::{GroupKey, Groups, Scope};
 use policies::Policies;
+pub(crate) use refused::RefusedPolicies;
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::Store;
 

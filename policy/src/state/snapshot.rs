@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::IpOwner;
 use super::claims::Claims;
 use super::pods::{Pods, UidHash, hash};
+use super::{IpOwner, RefusedPolicies};
 use crate::evaluate::{
     Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate, isolation_of,
 };
@@ -29,6 +29,7 @@ pub(crate) struct Store {
     pub(super) pods: Pods,
     pub(super) pod_names: ByName<Uid>,
     pub(super) policies: ByName<Arc<NetworkPolicy>>,
+    pub(crate) refused: RefusedPolicies,
     pub(super) services: ByName<Arc<Service>>,
     pub(super) slices: ByName<Arc<EndpointSlice>>,
     pub(super) namespaces: imbl::OrdMap<Arc<str>, Arc<Namespace>>,
@@ -134,6 +135,7 @@ impl Snapshot {
             destination_ip: query.destination_ip.to_canonical(),
             protocol: query.protocol,
             port: query.port,
+            refused: &self.store.refused,
         }
     }
 
@@ -207,6 +209,11 @@ impl Snapshot {
         self.store.policies.values()
     }
 
+    /// The policies that exist and were refused, by name; see [`State::set_refused_policies`](super::State::set_refused_policies).
+    pub fn refused_policies(&self) -> impl Iterator<Item = NamespacedName> {
+        self.store.refused.all()
+    }
+
     /// All namespaces, by name.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<Namespace>> {
         self.store.namespaces.values()
@@ -228,7 +235,7 @@ impl Snapshot {
     }
 
     /// Every object, kind by kind in the order of [`Kind::ALL`], for keeping a snapshot on
-    /// disk; `State::reset` of each kind restores it.
+    /// disk; `State::reset` of each kind restores it, together with [`Self::refused_policies`].
     pub fn objects(&self) -> impl Iterator<Item = Object> {
         let store = &*self.store;
         let namespaces = store.namespaces.values().cloned().map(Object::Namespace);

@@ -309,6 +309,11 @@ pub(crate) fn cluster() -> impl Strategy<Value = Vec<Object>> {
         })
 }
 
+/// Names of policies that were refused: in 4 of 10 clusters, in one or two of the three namespaces.
+pub(crate) fn refused() -> impl Strategy<Value = Vec<NamespacedName>> {
+    weighted(0.4, vec(id(&["r1", "r2"]), 1..=2)).prop_map(Option::unwrap_or_default)
+}
+
 /// A question whose ends are picked when the cluster is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use polproof_flow::record::Record;
 
-use crate::judge::task::Records;
+use crate::judge::records::Records;
 use crate::observe::{ReadOutcome, RingId};
 
 /// What outlives the agent: records, and the consumer's position.
