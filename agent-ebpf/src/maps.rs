@@ -1,6 +1,7 @@
 //! Maps and the values that the agent sets before it loads the programs.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 
 use aya_ebpf::{
     EbpfContext, Global,
@@ -11,6 +12,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use polproof_agent_common::{COUNTERS, Counter, PacketRecord};
+
+use crate::parse::{Address, Handshake};
 
 /// Records for the agent. The agent sets the size when it makes the map.
 #[map]
@@ -33,7 +36,7 @@ static NET_COOKIE: Global<u32> = Global::new(0);
 /// Adds one and returns the new value; 0 if there is no such counter. Programs on this hook run with bottom halves
 /// off and do not interrupt each other on a CPU, so a plain addition is enough.
 #[inline(always)]
-pub fn count(counter: Counter) -> u64 {
+pub(crate) fn count(counter: Counter) -> u64 {
     let Some(value) = COUNTERS_BY_CPU.get_ptr_mut(counter as u32) else {
         return 0;
     };
@@ -46,7 +49,7 @@ pub fn count(counter: Counter) -> u64 {
 
 /// Counts a packet whose headers could not be walked, and warns at the 1st, 2nd, 4th, 8th ... on a CPU.
 #[inline(always)]
-pub fn count_unparsed(ctx: &TcContext) {
+pub(crate) fn count_unparsed(ctx: &TcContext) {
     let unparsed = count(Counter::Unparsed);
     if unparsed & unparsed.wrapping_sub(1) == 0 {
         warn!(
@@ -79,28 +82,61 @@ fn field(base: *const c_void, offset: u32) -> *const c_void {
     (base as usize).wrapping_add(offset as usize) as *const c_void
 }
 
-/// Completes a record (time, namespace, CPU, sequence) and hands it to the agent.
+/// Addresses are written as words.
+const _: () = assert!(
+    offset_of!(PacketRecord, source).is_multiple_of(8)
+        && offset_of!(PacketRecord, destination).is_multiple_of(8)
+        && offset_of!(PacketRecord, reporter).is_multiple_of(8)
+);
+
+/// Adds time, namespace, CPU and sequence, and hands the record to the agent. It is written field by field into the
+/// ring, not built on the stack and copied.
 #[inline(always)]
-pub fn submit(ctx: &TcContext, mut record: PacketRecord) {
+pub(crate) fn submit(ctx: &TcContext, handshake: &Handshake) {
     let Some(cookie) = netns_cookie(ctx) else {
         count(Counter::NoCookie);
         return;
     };
-    record.netns_cookie = cookie;
-    record.cpu_sequence = count(Counter::Sequence);
-    // SAFETY: neither helper has a precondition.
+    let sequence = count(Counter::Sequence);
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(mut entry) = RECORDS.reserve::<PacketRecord>(0) else {
+        count(Counter::RingFull);
+        return;
+    };
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until it is submitted, and all of its fields, which leave no gap between
+    // them, are written; those written as words are aligned for it, as asserted above.
     unsafe {
-        record.cpu = bpf_get_smp_processor_id() as u16;
-        record.ktime_ns = bpf_ktime_get_ns();
+        (*record).ktime_ns = now;
+        (*record).netns_cookie = cookie;
+        (*record).cpu_sequence = sequence;
+        (*record).sequence = handshake.sequence;
+        (*record).acknowledgement = handshake.acknowledgement;
+        (&raw mut (*record).source)
+            .cast::<Address>()
+            .write(handshake.source);
+        (&raw mut (*record).destination)
+            .cast::<Address>()
+            .write(handshake.destination);
+        (&raw mut (*record).reporter)
+            .cast::<Address>()
+            .write(handshake.reporter);
+        (*record).source_port = handshake.source_port;
+        (*record).destination_port = handshake.destination_port;
+        // A kernel has fewer CPUs than 2^16 (NR_CPUS is at most 8192).
+        (*record).cpu = cpu as u16;
+        (*record).kind = handshake.kind;
+        (*record).direction = handshake.direction;
+        (*record).ip_version = handshake.ip_version;
+        (*record).ttl = handshake.ttl;
+        (*record).tcp_flags = handshake.tcp_flags;
+        (*record).icmp_type = handshake.icmp_type;
+        (*record).icmp_code = handshake.icmp_code;
+        (*record).reserved = [0; 3];
     }
-    match RECORDS.reserve::<PacketRecord>(0) {
-        Some(mut entry) => {
-            entry.write(record);
-            // No flags: the kernel wakes the agent when it has caught up; else the agent polls.
-            entry.submit(0);
-        }
-        None => {
-            count(Counter::RingFull);
-        }
-    }
+    // No flags: the kernel wakes the agent when it has caught up; else the agent polls.
+    entry.submit(0);
 }
