@@ -71,7 +71,7 @@ async fn collector(dir: &Path, database: &Path, pki: &Pki) -> Collector {
     std::fs::create_dir_all(dir.join("manifests")).unwrap();
     std::fs::write(dir.join("manifests/all.yaml"), MANIFESTS).unwrap();
     let collector = Collector::start(dir, pki, database, &[]);
-    pki.write(dir, "person");
+    pki.write(dir, "person", &["polproof-reader"]);
     let mut agent = Agent::connect(&collector, pki, "n1", "spool")
         .await
         .unwrap();
@@ -236,7 +236,7 @@ async fn what_stands_in_the_way_is_said_in_one_line() {
     let collector = collector(dir, &database, &pki).await;
     let other = dir.join("other");
     std::fs::create_dir(&other).unwrap();
-    Pki::new().write(&other, "person");
+    Pki::new().write(&other, "person", &["polproof-reader"]);
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     for (address, args, code, said) in [
         (

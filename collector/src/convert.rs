@@ -15,8 +15,12 @@ use crate::finding::{Denier, End, Key, Kind, Sample, Update, Wall};
 use crate::store::{Delivery, Filter};
 
 mod answer;
+mod heartbeat;
+mod text;
 
 pub use answer::{explanation, finding, judged, timestamp};
+pub use heartbeat::heartbeat;
+pub use text::{printable, unprintable};
 
 /// No honest batch counts more of anything: a million attempts a second for two weeks.
 const LARGEST_COUNT: u64 = 1_000_000_000_000;
@@ -301,7 +305,7 @@ fn name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
         return bad(field, format!("{} bytes long", text.len()));
     }
     // These reach people's terminals.
-    if text.chars().any(char::is_control) {
+    if text.chars().any(unprintable) {
         return bad(field, "holds a control character");
     }
     Ok(())
@@ -320,7 +324,7 @@ fn count(field: &str, count: u64) -> Result<u64, Bad> {
 fn ip(field: &str, text: &str) -> Result<IpAddr, Bad> {
     text.parse::<IpAddr>()
         .map(|ip| ip.to_canonical())
-        .or_else(|_| bad(field, format!("{text:?} is no IP address")))
+        .or_else(|_| bad(field, format!("`{}` is no IP address", printable(text, 64))))
 }
 
 /// A port; 0 is one on the wire of a packet, though nobody listens there.
