@@ -66,7 +66,7 @@ fn inside(outer: &str) -> impl Fn(Bad) -> Bad + '_ {
 
 /// Checks the Hello of an agent.
 pub fn hello(hello: &v1::Hello) -> Result<(), Bad> {
-    name("node", &hello.node, false)?;
+    object_name("node", &hello.node, false)?;
     name("instance", &hello.instance, false)?;
     name("agent_version", &hello.agent_version, true)?;
     name("kernel_release", &hello.kernel_release, true)
@@ -79,6 +79,8 @@ pub fn delivery(node: &str, instance: &str, batch: v1::Batch, now: Wall) -> (Del
         node: node.to_owned(),
         instance: instance.to_owned(),
         sequence: batch.sequence,
+        // Agents before this field sent at once, if they could.
+        made: time("made", batch.made, now).unwrap_or(now),
         ..Delivery::default()
     };
     let given = batch.findings.len();
@@ -292,9 +294,21 @@ fn sample(sample: &v1::AttemptSample, now: Wall) -> Result<Sample, Bad> {
 }
 
 fn object_names(field: &str, object: &v1::ObjectRef) -> Result<(), Bad> {
-    name("namespace", &object.namespace, true).map_err(inside(field))?;
-    name("name", &object.name, false).map_err(inside(field))?;
-    name("uid", &object.uid, true).map_err(inside(field))
+    object_name("namespace", &object.namespace, true).map_err(inside(field))?;
+    object_name("name", &object.name, false).map_err(inside(field))?;
+    object_name("uid", &object.uid, true).map_err(inside(field))
+}
+
+/// Names of objects are stricter than other text, and people paste them into their shell.
+fn object_name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
+    name(field, text, may_be_empty)?;
+    if text
+        .chars()
+        .any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':')))
+    {
+        return bad(field, format!("`{text}` is no name of an object"));
+    }
+    Ok(())
 }
 
 fn name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {

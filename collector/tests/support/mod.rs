@@ -377,6 +377,7 @@ pub fn batch(sequence: u64, findings: Vec<v1::FindingUpdate>) -> v1::Batch {
             denied_delivered: denied,
             ..v1::JudgedCounts::default()
         }),
+        made: ago(0),
     }
 }
 
