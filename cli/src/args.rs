@@ -100,6 +100,8 @@ pub(crate) struct Global {
 pub(crate) enum Format {
     /// For people
     Table,
+    /// For people with room: violations with every policy that denies them
+    Wide,
     /// For programs; one object, with --follow one a line
     Json,
     /// As json, in YAML

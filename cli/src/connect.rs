@@ -9,6 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::printable::printable;
 
 /// What one asks the collector with.
 pub(crate) type Client = QueryServiceClient<Channel>;
@@ -136,5 +137,5 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    text.replace('\n', " ")
+    printable(text.replace('\n', " "))
 }

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use polproof_policy::{Direction, Family as AddressFamily, Protocol, ask};
 use polproof_proto::v1;
 
+use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Policy, Sample, State, Status,
-    Walk,
+    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Overall, Policy, Sample, State,
+    Status, Walk,
 };
 
 fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
@@ -62,8 +63,8 @@ pub(crate) fn finding(finding: v1::Finding) -> Finding {
         source: end(key.source),
         destination: end(key.destination),
         denied_by: key.policies.into_iter().map(denier).collect(),
-        id: finding.id,
-        node: finding.node,
+        id: printable(finding.id),
+        node: printable(finding.node),
         count,
         observed: finding.observed,
         settled: finding.settled,
@@ -86,10 +87,10 @@ fn end(end: Option<v1::Endpoint>) -> End {
     };
     End {
         kind,
-        namespace: object.namespace,
-        name: object.name,
-        uid: object.uid,
-        address: end.address,
+        namespace: printable(object.namespace),
+        name: printable(object.name),
+        uid: printable(object.uid),
+        address: printable(end.address),
     }
 }
 
@@ -98,10 +99,10 @@ fn denier(policy: v1::DecidingPolicy) -> Denier {
     let object = policy.policy.unwrap_or_default();
     Denier {
         direction,
-        kind: policy.policy_kind,
-        namespace: object.namespace,
-        name: object.name,
-        uid: object.uid,
+        kind: printable(policy.policy_kind),
+        namespace: printable(object.namespace),
+        name: printable(object.name),
+        uid: printable(object.uid),
         generation: policy.generation,
         rules_without_match: policy.rules_without_match,
     }
@@ -132,7 +133,7 @@ fn sample(sample: &v1::AttemptSample) -> Sample {
 fn socket(address: &str, port: u32) -> String {
     match (address.parse::<IpAddr>(), u16::try_from(port)) {
         (Ok(address), Ok(port)) => SocketAddr::new(address, port).to_string(),
-        _ => format!("{address}:{port}"),
+        _ => printable(format!("{address}:{port}")),
     }
 }
 
@@ -141,10 +142,11 @@ pub(crate) fn status(status: v1::GetStatusResponse) -> Status {
     let mut nodes: Vec<Node> = status.nodes.into_iter().map(node).collect();
     nodes.sort_by(|a, b| a.node.cmp(&b.node));
     Status {
-        collector_version: status.collector_version,
+        collector_version: printable(status.collector_version),
         now: time(status.now),
         recent_window_seconds: status.recent_window_seconds,
         cluster: status.snapshot.map(cluster),
+        overall: status.overall.map(overall),
         nodes,
     }
 }
@@ -152,34 +154,51 @@ pub(crate) fn status(status: v1::GetStatusResponse) -> Status {
 fn cluster(state: v1::SnapshotState) -> Cluster {
     Cluster {
         ready: state.ready,
-        source: state.source,
+        source: printable(state.source),
         policies: state.policies,
         pods: state.pods,
-        refused: state.refused,
-        problem: state.problem,
+        refused: state.refused.into_iter().map(printable).collect(),
+        problem: printable(state.problem),
     }
 }
 
-fn node(node: v1::NodeStatus) -> Node {
-    let enforcement = match node.enforcement() {
+fn enforcement(state: v1::EnforcementState) -> &'static str {
+    match state {
         v1::EnforcementState::Enforced => "enforced",
         v1::EnforcementState::NotEnforced => "not_enforced",
         v1::EnforcementState::Partial => "partial",
         v1::EnforcementState::Unproven | v1::EnforcementState::Unspecified => "unproven",
-    };
+    }
+}
+
+fn overall(overall: v1::OverallStatus) -> Overall {
+    Overall {
+        enforcement: enforcement(overall.enforcement()),
+        enforcement_reason: printable(overall.reason),
+        denied_unanswered: overall.denied_unanswered,
+        counted_since: time(overall.counted_since),
+        last_violation: time(overall.last_violation),
+        last_violation_node: printable(overall.last_violation_node),
+        violations_recent: overall.violations_recent,
+        agents_away: overall.agents_away,
+    }
+}
+
+fn node(node: v1::NodeStatus) -> Node {
+    let enforcement = enforcement(node.enforcement());
     let coverage = node.coverage.unwrap_or_default();
     let loss = node.loss.unwrap_or_default();
     let judged = node.judged.unwrap_or_default();
     Node {
-        node: node.node,
+        node: printable(node.node),
         enforcement,
-        enforcement_reason: node.enforcement_reason,
+        enforcement_reason: printable(node.enforcement_reason),
         cni: node.cni.into_iter().map(cni).collect(),
         connected: node.connected,
         last_heartbeat: time(node.last_heartbeat),
         first_heard: time(node.first_heard),
-        agent_version: node.agent_version,
-        kernel_release: node.kernel_release,
+        agent_version: printable(node.agent_version),
+        kernel_release: printable(node.kernel_release),
         pods_expected: coverage.pods_expected,
         pods_watched: coverage.pods_watched,
         pods_unwatched: coverage
@@ -187,11 +206,11 @@ fn node(node: v1::NodeStatus) -> Node {
             .into_iter()
             .map(|unwatched| {
                 let pod = unwatched.pod.unwrap_or_default();
-                if pod.name.is_empty() {
+                printable(if pod.name.is_empty() {
                     unwatched.reason
                 } else {
                     format!("{}/{}: {}", pod.namespace, pod.name, unwatched.reason)
-                }
+                })
             })
             .collect(),
         violations: node.violations,
@@ -242,9 +261,9 @@ fn cni(hint: v1::CniHint) -> Cni {
             v1::EnforcementClaim::DoesNotEnforce => "does_not_enforce",
             v1::EnforcementClaim::Depends => "depends",
         },
-        name: hint.name,
-        evidence: hint.evidence,
-        remedy: hint.remedy,
+        name: printable(hint.name),
+        evidence: printable(hint.evidence),
+        remedy: printable(hint.remedy),
     }
 }
 
@@ -261,21 +280,21 @@ pub(crate) fn protocol(protocol: Protocol) -> i32 {
 /// The collector's answer for one family.
 pub(crate) fn family(explanation: v1::Explanation) -> Family {
     Family {
-        family: explanation.family,
-        verdict: explanation.verdict,
+        family: printable(explanation.family),
+        verdict: printable(explanation.verdict),
         directions: explanation
             .directions
             .into_iter()
             .map(|walk| Walk {
                 direction: direction(walk.direction),
-                verdict: walk.verdict,
-                because: walk.because,
+                verdict: printable(walk.verdict),
+                because: printable(walk.because),
                 policies: walk
                     .policies
                     .into_iter()
                     .map(|policy| Policy {
-                        policy: policy.policy,
-                        rules: policy.rules,
+                        policy: printable(policy.policy),
+                        rules: policy.rules.into_iter().map(printable).collect(),
                     })
                     .collect(),
             })
@@ -291,7 +310,7 @@ pub(crate) fn answer(answer: ask::Answer) -> Family {
             AddressFamily::V6 => "IPv6",
         }
         .to_owned(),
-        verdict: answer.explanation.verdict,
+        verdict: printable(answer.explanation.verdict),
         directions: answer
             .explanation
             .directions
@@ -301,14 +320,14 @@ pub(crate) fn answer(answer: ask::Answer) -> Family {
                     Direction::Ingress => "ingress",
                     Direction::Egress => "egress",
                 },
-                verdict: walk.verdict,
-                because: walk.because,
+                verdict: printable(walk.verdict),
+                because: printable(walk.because),
                 policies: walk
                     .policies
                     .into_iter()
                     .map(|policy| Policy {
-                        policy: policy.policy,
-                        rules: policy.rules,
+                        policy: printable(policy.policy),
+                        rules: policy.rules.into_iter().map(printable).collect(),
                     })
                     .collect(),
             })

@@ -8,6 +8,7 @@ use crate::connect::connect;
 use crate::convert;
 use crate::failure::{FINE, Failure};
 use crate::output::{Screen, Tone, note};
+use crate::printable::printable;
 use crate::view::{Explanation, Family};
 
 /// A destination as typed.
@@ -40,7 +41,7 @@ pub(crate) async fn run(
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&explanation)?,
-        Format::Table => screen.write(&text(&explanation, screen))?,
+        Format::Table | Format::Wide => screen.write(&text(&explanation, screen))?,
     }
     Ok(FINE)
 }
@@ -68,7 +69,7 @@ fn from_manifests(
             "there is no pod {pod} in {}; explain needs the pods too (kubectl get pods -A -o yaml), or an address",
             path.display()
         )),
-        other => Failure::usage(other.to_string()),
+        other => Failure::usage(printable(other.to_string())),
     })?;
     Ok(answers.into_iter().map(convert::answer).collect())
 }

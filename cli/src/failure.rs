@@ -1,5 +1,7 @@
 //! How the command ends.
 
+use crate::printable::printable;
+
 /// Nothing is wrong.
 pub(crate) const FINE: u8 = 0;
 /// There are violations.
@@ -38,13 +40,16 @@ impl Failure {
     /// What a status of the collector means for the person who asked.
     pub(crate) fn status(collector: &str, status: &tonic::Status) -> Self {
         use tonic::Code;
-        let said = status.message();
+        let said = printable(status.message());
         match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::OutOfRange => Self::usage(said),
             Code::Unimplemented => Self::away(format!(
                 "the collector at {collector} does not know this request: it is older than this command; update it"
             )),
             Code::FailedPrecondition => Self::away(format!("the collector at {collector}: {said}")),
+            Code::PermissionDenied | Code::Unauthenticated => Self::away(format!(
+                "the collector at {collector} refuses our certificate: {said}"
+            )),
             _ => Self::away(crate::connect::transport(collector, status)),
         }
     }

@@ -11,14 +11,16 @@ use crate::args::{Format, Global, Violations as Options};
 use crate::connect::connect;
 use crate::convert;
 use crate::failure::{FINE, Failure};
-use crate::output::{Screen, Tone, note};
+use crate::output::{Screen, Tone, cut, note};
 use crate::view::{Finding, State};
-use crate::violations::{HEAD, filter, row};
+use crate::violations::{HEAD, WIDE, filter, row};
 
 /// The longest wait between attempts to reach the collector.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Column widths that hold most names; a stream cannot know what will come.
-const WIDTHS: [usize; 6] = [20, 24, 32, 7, 26, 12];
+const WIDTHS: [usize; 6] = [9, 22, 22, 6, 11, 30];
+/// Those of the wide table.
+const WIDE_WIDTHS: [usize; 7] = [20, 24, 32, 7, 26, 12, 40];
 
 type Figures = (u64, u64, u64, Option<Timestamp>);
 
@@ -52,11 +54,15 @@ async fn follow(global: &Global, options: &Options, screen: &Screen) -> Result<u
     let mut wait = Duration::from_millis(500);
     let mut lost = false;
     let mut client = connect(global).await?;
-    if screen.format == Format::Table {
-        screen.write(&line(
-            screen,
-            &HEAD.map(|cell| (Tone::Bold, cell.to_owned())),
-        ))?;
+    if screen.for_people() {
+        let head: Vec<_> = match screen.format {
+            Format::Wide => WIDE.as_slice(),
+            _ => HEAD.as_slice(),
+        }
+        .iter()
+        .map(|cell| (Tone::Bold, (*cell).to_owned()))
+        .collect();
+        screen.write(&line(screen, &head))?;
     }
     loop {
         let request = v1::WatchFindingsRequest {
@@ -83,7 +89,11 @@ async fn follow(global: &Global, options: &Options, screen: &Screen) -> Result<u
         };
         if matches!(
             ended.code(),
-            Code::InvalidArgument | Code::NotFound | Code::Unimplemented
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::Unimplemented
+                | Code::PermissionDenied
+                | Code::Unauthenticated
         ) {
             return Err(Failure::status(&global.collector, &ended));
         }
@@ -126,21 +136,40 @@ fn show(
         return Ok(());
     }
     shown.insert(key, figures);
-    if screen.format != Format::Table {
+    if !screen.for_people() {
         return screen.item(finding);
     }
     let when = finding
         .last_seen
-        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map(|time| {
+            // Who watches knows the day.
+            let form = match screen.format {
+                Format::Wide => "%Y-%m-%dT%H:%M:%SZ",
+                _ => "%H:%M:%SZ",
+            };
+            time.strftime(form).to_string()
+        })
         .unwrap_or_default();
-    screen.write(&line(screen, &row(finding, &when)))
+    screen.write(&line(screen, &row(finding, &when, screen.format)))
 }
 
 fn line(screen: &Screen, cells: &[(Tone, String)]) -> String {
+    let mut widths = match screen.format {
+        Format::Wide => WIDE_WIDTHS.to_vec(),
+        _ => WIDTHS.to_vec(),
+    };
+    let whole = widths.clone();
+    screen.fit(&mut widths);
     let mut text = String::new();
-    for (index, (tone, cell)) in cells.iter().enumerate() {
-        text.push_str(&screen.paint(*tone, cell));
-        if let Some(width) = WIDTHS.get(index) {
+    for (index, ((tone, cell), width)) in cells.iter().zip(&widths).enumerate() {
+        // Without a narrow terminal a long name may well go beyond its column.
+        let cell = if widths == whole {
+            cell.clone()
+        } else {
+            cut(cell, *width)
+        };
+        text.push_str(&screen.paint(*tone, &cell));
+        if index + 1 < cells.len() {
             let gap = width.saturating_sub(cell.chars().count()) + 2;
             text.extend(std::iter::repeat_n(' ', gap));
         }

@@ -23,6 +23,7 @@ mod explain;
 mod failure;
 mod follow;
 mod output;
+mod printable;
 mod status;
 mod view;
 mod violations;

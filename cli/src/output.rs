@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::args::{Format, When};
 use crate::failure::{FINE, Failure};
+use crate::printable::printable;
 
 /// Stdout with a format.
 #[derive(Debug)]
@@ -13,7 +14,12 @@ pub(crate) struct Screen {
     /// Table, JSON or YAML.
     pub(crate) format: Format,
     color: bool,
+    /// Columns of the terminal, if it is one.
+    width: Option<usize>,
 }
+
+/// No column becomes narrower than this.
+const NARROWEST: usize = 10;
 
 /// What a word means, and so its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +49,13 @@ impl Screen {
                     && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         };
-        Self { format, color }
+        let width = terminal_size::terminal_size_of(std::io::stdout())
+            .map(|(terminal_size::Width(width), _)| usize::from(width));
+        Self {
+            format,
+            color,
+            width,
+        }
     }
 
     /// A word in its colour.
@@ -60,6 +72,29 @@ impl Screen {
             format!("\u{1b}[{code}m{text}\u{1b}[0m")
         } else {
             text.to_owned()
+        }
+    }
+
+    /// Whether the format is one for people.
+    pub(crate) const fn for_people(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Makes the widest columns narrower until a row fits into the terminal: a row that wraps is no row. Wide tables,
+    /// and those that go to a file or a pipe, are left as they are.
+    pub(crate) fn fit(&self, widths: &mut [usize]) {
+        let (Some(room), Format::Table) = (self.width, self.format) else {
+            return;
+        };
+        loop {
+            let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+            let widest = widths.iter_mut().max();
+            match widest {
+                Some(width) if total > room && *width > NARROWEST => {
+                    *width -= 1;
+                }
+                _ => return,
+            }
         }
     }
 
@@ -83,7 +118,7 @@ impl Screen {
         let text = match self.format {
             Format::Yaml => serde_saphyr::to_string(value)
                 .map_err(|error| Failure::usage(format!("cannot write YAML: {error}")))?,
-            Format::Json | Format::Table => {
+            Format::Json | Format::Table | Format::Wide => {
                 let mut text = serde_json::to_string_pretty(value)
                     .map_err(|error| Failure::usage(format!("cannot write JSON: {error}")))?;
                 text.push('\n');
@@ -113,6 +148,7 @@ impl Screen {
                 *width = (*width).max(cell.chars().count());
             }
         }
+        self.fit(&mut widths);
         let heading = head
             .iter()
             .map(|cell| (Tone::Bold, (*cell).to_owned()))
@@ -121,7 +157,8 @@ impl Screen {
         for row in std::iter::once(&heading).chain(rows) {
             let mut line = String::new();
             for (index, ((tone, cell), width)) in row.iter().zip(&widths).enumerate() {
-                line.push_str(&self.paint(*tone, cell));
+                let cell = cut(cell, *width);
+                line.push_str(&self.paint(*tone, &cell));
                 if index + 1 < row.len() {
                     let gap = width.saturating_sub(cell.chars().count()) + 2;
                     line.extend(std::iter::repeat_n(' ', gap));
@@ -134,7 +171,62 @@ impl Screen {
     }
 }
 
+/// The text, or its beginning if it is too long.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
 /// A line on stderr, for what is not part of the answer.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "polproof: {text}");
+    let _ = writeln!(std::io::stderr(), "polproof: {}", printable(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_into_the_terminal() {
+        let row: Vec<_> = [
+            "11s ago",
+            "monitoring/prometheus-0",
+            "shop/db:5432/TCP (IPv6)",
+            "1234",
+            "provisional",
+            "ingress shop/default-deny +2",
+        ]
+        .map(|cell| (Tone::Plain, cell.to_owned()))
+        .to_vec();
+        let head = [
+            "SEEN",
+            "SOURCE",
+            "DESTINATION",
+            "COUNT",
+            "STATE",
+            "DENIED BY",
+        ];
+        let longest = |format, width| {
+            let screen = Screen {
+                format,
+                color: false,
+                width,
+            };
+            screen
+                .table(&head, std::slice::from_ref(&row))
+                .lines()
+                .map(|line| line.chars().count())
+                .max()
+        };
+        assert_eq!(longest(Format::Table, Some(80)), Some(80));
+        assert_eq!(longest(Format::Table, Some(100)), Some(100));
+        let whole = longest(Format::Table, None);
+        assert_eq!(longest(Format::Table, Some(200)), whole);
+        assert_eq!(longest(Format::Wide, Some(80)), whole);
+        assert!(longest(Format::Table, Some(1)) < Some(80));
+    }
 }

@@ -8,7 +8,7 @@ use crate::connect::connect;
 use crate::convert;
 use crate::failure::{FINE, Failure, VIOLATIONS};
 use crate::output::{Screen, Tone};
-use crate::view::{Cluster, Node, Status};
+use crate::view::{Cluster, Node, Overall, Status};
 use crate::violations::{age, plural};
 
 /// Unwatched pods and refused objects that are named; `-o json` has what the agent sent.
@@ -29,7 +29,7 @@ pub(crate) async fn run(
     let status = convert::status(status);
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&status)?,
-        Format::Table => screen.write(&text(&status, screen))?,
+        Format::Table | Format::Wide => screen.write(&text(&status, screen))?,
     }
     let failing = status
         .nodes
@@ -64,6 +64,9 @@ fn text(status: &Status, screen: &Screen) -> String {
     let rows: Vec<_> = status.nodes.iter().map(|node| row(node, now)).collect();
     let mut text = screen.table(&head, &rows);
     text.push('\n');
+    if let Some(overall) = &status.overall {
+        text.push_str(&summary(overall, screen));
+    }
     for node in &status.nodes {
         text.push_str(&verdict(node, now, screen));
     }
@@ -134,6 +137,19 @@ fn row(node: &Node, now: Timestamp) -> Vec<(Tone, String)> {
             lost.to_string(),
         ),
     ]
+}
+
+/// All nodes in one line.
+fn summary(overall: &Overall, screen: &Screen) -> String {
+    let (tone, state) = match overall.enforcement {
+        "not_enforced" => (Tone::Bad, "policies are NOT enforced".to_owned()),
+        other => (Tone::Bold, other.replace('_', " ")),
+    };
+    format!(
+        "{}: {}\n",
+        screen.paint(tone, &format!("cluster: {state}")),
+        overall.enforcement_reason
+    )
 }
 
 /// The sentence that people look for.

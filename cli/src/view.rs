@@ -127,8 +127,31 @@ pub(crate) struct Status {
     pub(crate) recent_window_seconds: u32,
     /// The collector's own view of the cluster; null without one.
     pub(crate) cluster: Option<Cluster>,
+    /// All nodes together; null from an older collector.
+    pub(crate) overall: Option<Overall>,
     /// By name.
     pub(crate) nodes: Vec<Node>,
+}
+
+/// All nodes together.
+#[derive(Debug, Serialize)]
+pub(crate) struct Overall {
+    /// `not_enforced` if any node is that; else `unproven`.
+    pub(crate) enforcement: &'static str,
+    /// Why.
+    pub(crate) enforcement_reason: String,
+    /// Denied attempts that left pods of any node, unanswered.
+    pub(crate) denied_unanswered: u64,
+    /// Since when these are counted.
+    pub(crate) counted_since: Option<Timestamp>,
+    /// The last violation on any node.
+    pub(crate) last_violation: Option<Timestamp>,
+    /// And on which; empty for none.
+    pub(crate) last_violation_node: String,
+    /// Within the recent window.
+    pub(crate) violations_recent: u64,
+    /// Agents that do not talk to the collector.
+    pub(crate) agents_away: u32,
 }
 
 /// A view of the cluster's objects.

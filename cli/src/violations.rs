@@ -16,7 +16,16 @@ const PAGE: u32 = 1_000;
 const SHOWN: usize = 200;
 
 /// The headings of the table.
-pub(crate) const HEAD: [&str; 7] = [
+pub(crate) const HEAD: [&str; 6] = [
+    "SEEN",
+    "SOURCE",
+    "DESTINATION",
+    "COUNT",
+    "STATE",
+    "DENIED BY",
+];
+/// The headings of the wide table.
+pub(crate) const WIDE: [&str; 7] = [
     "LAST SEEN",
     "SOURCE",
     "DESTINATION:PORT/PROTO",
@@ -106,7 +115,7 @@ pub(crate) async fn run(
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&all)?,
-        Format::Table => screen.write(&table(&all, options, screen))?,
+        Format::Table | Format::Wide => screen.write(&table(&all, options, screen))?,
     }
     Ok(if violations > 0 { VIOLATIONS } else { FINE })
 }
@@ -138,9 +147,12 @@ fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
         .findings
         .iter()
         .take(SHOWN)
-        .map(|finding| row(finding, &age(finding.last_seen, now)))
+        .map(|finding| row(finding, &age(finding.last_seen, now), screen.format))
         .collect();
-    let mut text = screen.table(&HEAD, &rows);
+    let mut text = match screen.format {
+        Format::Wide => screen.table(&WIDE, &rows),
+        _ => screen.table(&HEAD, &rows),
+    };
     text.push('\n');
     if all.findings.len() > SHOWN {
         text.push_str(&format!(
@@ -180,9 +192,13 @@ fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
     text.push('\n');
     if let Some(finding) = all.findings.iter().find(|finding| finding.count > 0) {
         text.push_str(&format!(
-            "Why one is denied:     {}\nWhich nodes it is on:  polproof status\n",
+            "Why, rule by rule:     {}\n",
             explain_command(finding)
         ));
+        if screen.format != Format::Wide {
+            text.push_str("Every deciding policy: polproof violations -o wide\n");
+        }
+        text.push_str("Which nodes it is on:  polproof status\n");
     }
     text
 }
@@ -212,12 +228,13 @@ fn explain_command(finding: &Finding) -> String {
     )
 }
 
-/// One line of the table.
-pub(crate) fn row(finding: &Finding, when: &str) -> Vec<(Tone, String)> {
+/// One line of the table, or of the wide one.
+pub(crate) fn row(finding: &Finding, when: &str, format: Format) -> Vec<(Tone, String)> {
+    let wide = format == Format::Wide;
     let provisional = finding.count.saturating_sub(finding.settled);
     let (tone, state) = match finding.state {
         State::Provisional => (Tone::Warn, "provisional".to_owned()),
-        State::Standing if provisional > 0 => {
+        State::Standing if provisional > 0 && wide => {
             (Tone::Bad, format!("standing ({provisional} provisional)"))
         }
         State::Standing => (Tone::Bad, "standing".to_owned()),
@@ -228,7 +245,7 @@ pub(crate) fn row(finding: &Finding, when: &str) -> Vec<(Tone, String)> {
     } else {
         ""
     };
-    vec![
+    let mut cells = vec![
         (Tone::Plain, when.to_owned()),
         (Tone::Plain, name(&finding.source)),
         (
@@ -242,9 +259,39 @@ pub(crate) fn row(finding: &Finding, when: &str) -> Vec<(Tone, String)> {
         ),
         (Tone::Plain, finding.count.to_string()),
         (tone, state),
-        (Tone::Plain, finding.evidence.replace('_', " ")),
-        (Tone::Plain, denied_by(&finding.denied_by)),
-    ]
+    ];
+    if wide {
+        cells.push((Tone::Plain, finding.evidence.replace('_', " ")));
+        cells.push((Tone::Plain, denied_by(&finding.denied_by)));
+    } else {
+        cells.push((Tone::Plain, denied_by_first(&finding.denied_by)));
+    }
+    cells
+}
+
+/// "ingress shop/default-deny +2": one of them, and how many more.
+fn denied_by_first(policies: &[Denier]) -> String {
+    // The plainest denial is that of a policy without any rule in the direction.
+    let Some(first) = policies
+        .iter()
+        .find(|policy| policy.rules_without_match.is_empty())
+        .or_else(|| policies.first())
+    else {
+        return String::new();
+    };
+    let more = match policies.len() - 1 {
+        0 => String::new(),
+        more => format!(" +{more}"),
+    };
+    format!("{} {}{more}", first.direction, policy_name(first))
+}
+
+fn policy_name(policy: &Denier) -> String {
+    if policy.namespace.is_empty() {
+        policy.name.clone()
+    } else {
+        format!("{}/{}", policy.namespace, policy.name)
+    }
 }
 
 fn name(end: &End) -> String {
@@ -268,12 +315,7 @@ fn denied_by(policies: &[Denier]) -> String {
                     1 => "its rule does not match".to_owned(),
                     count => format!("none of {count} rules matches"),
                 };
-                let name = if policy.namespace.is_empty() {
-                    policy.name.clone()
-                } else {
-                    format!("{}/{}", policy.namespace, policy.name)
-                };
-                format!("{name} ({rules})")
+                format!("{} ({rules})", policy_name(policy))
             })
             .collect();
         if !named.is_empty() {

@@ -71,7 +71,7 @@ async fn collector(dir: &Path, database: &Path, pki: &Pki) -> Collector {
     std::fs::create_dir_all(dir.join("manifests")).unwrap();
     std::fs::write(dir.join("manifests/all.yaml"), MANIFESTS).unwrap();
     let collector = Collector::start(dir, pki, database, &[]);
-    pki.write(dir, "person");
+    pki.write(dir, "person", &["polproof-reader"]);
     let mut agent = Agent::connect(&collector, pki, "n1", "spool")
         .await
         .unwrap();
@@ -102,12 +102,9 @@ async fn violations_in_every_format_with_their_exit_codes() {
         text(&table.stderr)
     );
     for expected in [
-        "LAST SEEN",
+        "SEEN    SOURCE      DESTINATION       COUNT  STATE     DENIED BY",
         "web/client",
-        "shop/db:5432/TCP",
-        "standing (1 provisional)",
-        "one witness",
-        "ingress: shop/db (none of 2 rules matches)",
+        "shop/db:5432/TCP  3      standing  ingress shop/db",
         "3 connections that the policies deny were delivered: 1 finding on 1 node.",
         "polproof explain web/client shop/db:5432/TCP",
     ] {
@@ -119,6 +116,18 @@ async fn violations_in_every_format_with_their_exit_codes() {
     );
     assert!(text(&polproof(&["violations", "--color", "always"]).stdout).contains('\u{1b}'));
     assert!(text(&polproof(&["violations", "--all"]).stdout).contains("retracted"));
+
+    let wide = polproof(&["violations", "-o", "wide"]);
+    let shown = text(&wide.stdout);
+    assert_eq!(wide.status.code(), Some(1));
+    for expected in [
+        "LAST SEEN",
+        "standing (1 provisional)",
+        "one witness",
+        "ingress: shop/db (none of 2 rules matches)",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
 
     let json = polproof(&["violations", "-o", "json"]);
     assert_eq!(json.status.code(), Some(1));
@@ -166,6 +175,7 @@ async fn violations_in_every_format_with_their_exit_codes() {
     for expected in [
         "NOT ENFORCED",
         "node n1: policies are NOT enforced: 3 denied connections",
+        "cluster: policies are NOT enforced: 3 denied connections were delivered in the last 60 s on 1 of 1 nodes",
         "3/3",
     ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
@@ -174,6 +184,7 @@ async fn violations_in_every_format_with_their_exit_codes() {
     let value: Value = serde_json::from_slice(&polproof(&["status", "-o", "json"]).stdout).unwrap();
     assert_eq!(value["nodes"][0]["enforcement"], "not_enforced");
     assert_eq!(value["cluster"]["pods"], 2);
+    assert_eq!(value["overall"]["violations_recent"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +247,8 @@ async fn what_stands_in_the_way_is_said_in_one_line() {
     let collector = collector(dir, &database, &pki).await;
     let other = dir.join("other");
     std::fs::create_dir(&other).unwrap();
-    Pki::new().write(&other, "person");
+    Pki::new().write(&other, "person", &["polproof-reader"]);
+    pki.write(dir, "agent", &["polproof-agent"]);
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     for (address, args, code, said) in [
         (
@@ -267,6 +279,17 @@ async fn what_stands_in_the_way_is_said_in_one_line() {
             ],
             3,
             "refuses our certificate",
+        ),
+        (
+            &collector.address,
+            vec![
+                "--tls-cert".to_owned(),
+                path("agent.pem"),
+                "--tls-key".to_owned(),
+                path("agent.key"),
+            ],
+            3,
+            "may not read: it needs the DNS name polproof-reader",
         ),
         (
             &collector.address,
@@ -378,4 +401,60 @@ async fn following_goes_on_over_a_restart_and_ends_on_ctrl_c() {
         received.recv_timeout(DEADLINE).is_err(),
         "nothing more was printed"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_terminal_would_obey_is_printed() {
+    let (dir, database) = folder();
+    let (dir, pki) = (dir.path(), Pki::new());
+    let first = collector(dir, &database, &pki).await;
+    let address = first.address.clone();
+    drop(first);
+    // A database of a collector that let it in.
+    let evil = "evil\u{1b}]0;owned\u{7}\u{9b}2J\nnode n9: enforced\u{202e}";
+    let mut file = sqlx::ConnectOptions::connect(
+        &sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(&database)
+            .foreign_keys(false),
+    )
+    .await
+    .unwrap();
+    let key: String = sqlx::query_scalar("SELECT key FROM findings LIMIT 1")
+        .fetch_one(&mut file)
+        .await
+        .unwrap();
+    let key = key.replace("\"client\"", &serde_json::to_string(evil).unwrap());
+    assert!(key.contains("owned"), "{key}");
+    sqlx::query("UPDATE findings SET key = ?1, node = ?2, retracted = 0")
+        .bind(key)
+        .bind(evil)
+        .execute(&mut file)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE nodes SET node = ?1, kernel_release = ?1, heartbeat = NULL")
+        .bind(evil)
+        .execute(&mut file)
+        .await
+        .unwrap();
+    sqlx::Connection::close(file).await.unwrap();
+    let second = Collector::start_at(dir, &pki, &database, &address, &[]);
+    for args in [
+        &["violations"][..],
+        &["violations", "-o", "wide"],
+        &["violations", "-o", "yaml"],
+        &["violations", "-o", "json"],
+        &["status"],
+        &["status", "-o", "json"],
+        &["explain", evil, "shop/db:80"],
+    ] {
+        let output = run(dir, &second.address, args);
+        let shown = text(&output.stdout) + &text(&output.stderr);
+        let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!shown.contains(bad), "{args:?} {shown:?}");
+        assert!(
+            !shown.lines().any(|line| line.starts_with("node n9")),
+            "{shown}"
+        );
+        assert!(shown.contains("owned"), "{args:?} {shown}");
+    }
 }

@@ -15,8 +15,12 @@ use crate::finding::{Denier, End, Key, Kind, Sample, Update, Wall};
 use crate::store::{Delivery, Filter};
 
 mod answer;
+mod heartbeat;
+mod text;
 
 pub use answer::{explanation, finding, judged, timestamp};
+pub use heartbeat::heartbeat;
+pub use text::{printable, unprintable};
 
 /// No honest batch counts more of anything: a million attempts a second for two weeks.
 const LARGEST_COUNT: u64 = 1_000_000_000_000;
@@ -62,7 +66,7 @@ fn inside(outer: &str) -> impl Fn(Bad) -> Bad + '_ {
 
 /// Checks the Hello of an agent.
 pub fn hello(hello: &v1::Hello) -> Result<(), Bad> {
-    name("node", &hello.node, false)?;
+    object_name("node", &hello.node, false)?;
     name("instance", &hello.instance, false)?;
     name("agent_version", &hello.agent_version, true)?;
     name("kernel_release", &hello.kernel_release, true)
@@ -75,6 +79,8 @@ pub fn delivery(node: &str, instance: &str, batch: v1::Batch, now: Wall) -> (Del
         node: node.to_owned(),
         instance: instance.to_owned(),
         sequence: batch.sequence,
+        // Agents before this field sent at once, if they could.
+        made: time("made", batch.made, now).unwrap_or(now),
         ..Delivery::default()
     };
     let given = batch.findings.len();
@@ -288,9 +294,21 @@ fn sample(sample: &v1::AttemptSample, now: Wall) -> Result<Sample, Bad> {
 }
 
 fn object_names(field: &str, object: &v1::ObjectRef) -> Result<(), Bad> {
-    name("namespace", &object.namespace, true).map_err(inside(field))?;
-    name("name", &object.name, false).map_err(inside(field))?;
-    name("uid", &object.uid, true).map_err(inside(field))
+    object_name("namespace", &object.namespace, true).map_err(inside(field))?;
+    object_name("name", &object.name, false).map_err(inside(field))?;
+    object_name("uid", &object.uid, true).map_err(inside(field))
+}
+
+/// Names of objects are stricter than other text, and people paste them into their shell.
+fn object_name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
+    name(field, text, may_be_empty)?;
+    if text
+        .chars()
+        .any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':')))
+    {
+        return bad(field, format!("`{text}` is no name of an object"));
+    }
+    Ok(())
 }
 
 fn name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
@@ -301,7 +319,7 @@ fn name(field: &str, text: &str, may_be_empty: bool) -> Result<(), Bad> {
         return bad(field, format!("{} bytes long", text.len()));
     }
     // These reach people's terminals.
-    if text.chars().any(char::is_control) {
+    if text.chars().any(unprintable) {
         return bad(field, "holds a control character");
     }
     Ok(())
@@ -320,7 +338,7 @@ fn count(field: &str, count: u64) -> Result<u64, Bad> {
 fn ip(field: &str, text: &str) -> Result<IpAddr, Bad> {
     text.parse::<IpAddr>()
         .map(|ip| ip.to_canonical())
-        .or_else(|_| bad(field, format!("{text:?} is no IP address")))
+        .or_else(|_| bad(field, format!("`{}` is no IP address", printable(text, 64))))
 }
 
 /// A port; 0 is one on the wire of a packet, though nobody listens there.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It refuses to judge traffic: the agents do that, where the packets are. It refuses to receipt what is not on
-//! the disk, to claim more than was proved, and to talk to anybody without a certificate of its CA.
+//! the disk, to claim more than was proved, to talk to anybody without a certificate of its CA, and to
+//! let such a certificate do more than its names say.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +21,15 @@ use polproof_proto::v1::query_service_server::QueryServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
+pub mod accept;
 pub mod cluster;
 pub mod config;
 pub mod convert;
 pub mod finding;
+pub mod identity;
 pub mod ingest;
 pub mod query;
 pub mod store;
@@ -41,6 +44,7 @@ use query::Query;
 use store::Store;
 use store::sqlite::Sqlite;
 use telemetry::Metrics;
+use tls::Certificates;
 
 /// How often heartbeats are written to the store.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -51,15 +55,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the collector until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let tls = tls::server(&config.tls)?;
+    let certificates = Arc::new(Certificates::load(config.tls.clone())?);
     let mut server = Server::builder()
-        .tls_config(tls)
-        .map_err(|error| tls::TlsError::Unusable {
-            cert: config.tls.cert.clone(),
-            key: config.tls.key.clone(),
-            ca: config.tls.ca.clone(),
-            problem: causes(&error),
-        })?
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)));
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(&config.database).await?);
@@ -97,14 +94,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         shutdown.clone(),
     ));
     let upkeep = tokio::spawn(upkeep(ingest.clone(), config, shutdown.clone()));
+    let renewal = {
+        let (certificates, metrics) = (certificates.clone(), metrics.clone());
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move { certificates.follow(&metrics, &shutdown).await })
+    };
 
     let serving = server
         .add_service(
             IngestServiceServer::new(ingest.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
-        .add_service(QueryServiceServer::new(query).max_encoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(InterceptedService::new(
+            QueryServiceServer::new(query).max_encoding_message_size(MAX_MESSAGE_BYTES),
+            identity::reader,
+        ))
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
+            accept::connections(grpc, certificates, metrics, shutdown.clone()),
             shutdown.clone().cancelled_owned(),
         );
     tokio::pin!(serving);
@@ -120,7 +125,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     shutdown.cancel();
     ingest.save_heard().await;
-    let _ = tokio::join!(pages, upkeep);
+    let _ = tokio::join!(pages, upkeep, renewal);
     store.close().await;
     served.context("the gRPC service failed")?;
     tracing::info!("ended");
@@ -157,16 +162,4 @@ async fn upkeep(ingest: Ingest, config: Config, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
     }
-}
-
-/// An error with its causes in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

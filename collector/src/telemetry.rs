@@ -39,13 +39,19 @@ pub struct Metrics {
     pub messages_unknown: Counter,
     /// Requests to the store that failed.
     pub store_errors: Counter,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: Counter,
+    /// Changed certificate files taken into use.
+    pub certificates_read: Counter,
+    /// Changed certificate files that could not be used.
+    pub certificates_unusable: Counter,
     agents_connected: Gauge,
 }
 
 impl Metrics {
     fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("polproof_collector");
-        let counters: [(&str, &str, &Counter); 8] = [
+        let counters: [(&str, &str, &Counter); 11] = [
             ("batches_stored", "Batches stored", &self.batches_stored),
             (
                 "batches_duplicate",
@@ -81,6 +87,21 @@ impl Metrics {
                 "store_errors",
                 "Requests to the database that failed",
                 &self.store_errors,
+            ),
+            (
+                "handshakes_failed",
+                "TLS handshakes that failed, mostly for want of a certificate of the CA",
+                &self.handshakes_failed,
+            ),
+            (
+                "certificates_read",
+                "Changed certificate files taken into use",
+                &self.certificates_read,
+            ),
+            (
+                "certificates_unusable",
+                "Changed certificate files that could not be used; the earlier ones stay in use",
+                &self.certificates_unusable,
             ),
         ];
         for (name, help, counter) in counters {

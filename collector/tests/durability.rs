@@ -162,8 +162,8 @@ async fn what_stops_a_start() {
     let (dir, database) = folder();
     let (dir, pki) = (dir.path(), Pki::new());
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    pki.write(dir, "collector");
-    pki.write(dir, "stranger");
+    pki.write(dir, "collector", &["collector"]);
+    pki.write(dir, "stranger", &["stranger"]);
     std::fs::write(dir.join("empty.pem"), "").unwrap();
     std::fs::write(dir.join("torn.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     std::fs::write(dir.join("wrong.toml"), "lisen = 1\n").unwrap();

@@ -111,7 +111,7 @@ async fn only_whom_the_ca_signed_may_talk() {
     let pki = Pki::new();
     let collector = Collector::start(dir.path(), &pki, &database, &[]);
     // A certificate of another CA, presented to the right server.
-    let (cert, key) = Pki::new().issue("client");
+    let (cert, key) = Pki::new().issue(&["polproof-agent"]);
     let stranger = tonic::transport::ClientTlsConfig::new()
         .ca_certificate(tonic::transport::Certificate::from_pem(&pki.ca))
         .domain_name("collector");

@@ -101,8 +101,8 @@ fn wrong_certificate(lab: &mut Lab) -> Result<()> {
     lab.start_collector()?;
     // Of another authority, that calls itself the same.
     let impostor = Authority::create(&lab.node(0)?.dir().join("impostor"), "lab-ca")?;
-    let theirs = impostor.sign("node-1", &[])?;
-    let ours = lab.identity("node-1", &[])?;
+    let theirs = impostor.sign("node-1.polproof-agent", &[])?;
+    let ours = lab.identity("node-1.polproof-agent", &[])?;
     let mut untrusted = theirs.clone();
     untrusted.ca.clone_from(&ours.ca);
     let mut distrusting = ours.clone();
@@ -112,6 +112,14 @@ fn wrong_certificate(lab: &mut Lab) -> Result<()> {
         (
             "an authority that did not sign the collector's certificate",
             distrusting,
+        ),
+        (
+            "the certificate of another node's agent",
+            lab.identity("node-2.polproof-agent", &[])?,
+        ),
+        (
+            "a certificate that may only read",
+            lab.identity("polproof-reader", &[])?,
         ),
     ] {
         let command = lab.agent_command(0, &identity)?;

@@ -39,6 +39,7 @@ pub fn batch(stored: &StoredBatch) -> v1::Batch {
             })
             .collect(),
         judged: (report.judged != JudgedCounts::default()).then(|| judged(&report.judged)),
+        made: Some(wall(stored.committed, stored.wall_offset_ns)),
     }
 }
 

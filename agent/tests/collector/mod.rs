@@ -66,7 +66,7 @@ impl Authority {
 
     /// Writes ca.pem, agent.pem and agent.key.
     pub fn write_agent(&self, dir: &Path) {
-        let (cert, key) = self.issue("agent", ExtendedKeyUsagePurpose::ClientAuth, false);
+        let (cert, key) = self.issue("polproof-agent", ExtendedKeyUsagePurpose::ClientAuth, false);
         std::fs::write(dir.join("ca.pem"), self.ca_pem()).unwrap();
         std::fs::write(dir.join("agent.pem"), cert).unwrap();
         std::fs::write(dir.join("agent.key"), key).unwrap();

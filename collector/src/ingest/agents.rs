@@ -170,3 +170,39 @@ impl Agents {
         give_up
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_silent_for_more_than_15_s_is_not_connected() {
+        let agents = Agents::default();
+        let at = |seconds: i64| Wall((1_800_000_000 + seconds) * Wall::SECOND);
+        let hello = v1::Hello {
+            node: "n1".to_owned(),
+            ..v1::Hello::default()
+        };
+        let (first, replaced) = agents.opened(&hello, CancellationToken::new(), at(0));
+        assert!(!replaced);
+        let connected = |now| {
+            assert_eq!(agents.live(now)["n1"].connected, agents.connected(now) == 1);
+            agents.connected(now) == 1
+        };
+        assert!(connected(at(15)));
+        assert!(!connected(at(16)));
+        agents.heard("n1", Some(v1::Heartbeat::default()), at(20));
+        assert!(connected(at(35)) && !connected(at(36)));
+        // A clock that was set back must not make it look away.
+        assert!(connected(at(-100)));
+        // The end of a stream that was replaced is not the end of the agent.
+        let (second, replaced) = agents.opened(&hello, CancellationToken::new(), at(40));
+        assert!(replaced);
+        agents.closed("n1", first);
+        assert!(connected(at(41)));
+        agents.closed("n1", second);
+        assert!(!connected(at(41)));
+        assert_eq!(agents.live(at(41))["n1"].last_heard, at(40));
+    }
+}

@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::convert;
 use crate::finding::Wall;
+use crate::identity::Identity;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -61,10 +62,18 @@ impl IngestService for Ingest {
         let peer = request
             .remote_addr()
             .map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let identity = Identity::of(&request)
+            .and_then(|identity| identity.may_report().map(|()| identity))
+            .inspect_err(|refused| {
+                tracing::warn!(peer, "a stream was refused: {}", refused.message());
+            })?;
         let (responses, receiver) = mpsc::channel(RECEIPTS);
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = this.serve(request.into_inner(), &responses, &peer).await {
+            if let Err(status) = this
+                .serve(request.into_inner(), &identity, &responses, &peer)
+                .await
+            {
                 // Nobody may be there to read it any more.
                 let _ = responses.send(Err(status)).await;
             }
@@ -77,6 +86,7 @@ impl Ingest {
     async fn serve(
         &self,
         mut requests: Streaming<v1::StreamRequest>,
+        identity: &Identity,
         responses: &Responses,
         peer: &str,
     ) -> Result<(), Status> {
@@ -98,6 +108,9 @@ impl Ingest {
             }
         };
         convert::hello(&hello).map_err(|bad| Status::invalid_argument(format!("hello.{bad}")))?;
+        identity.may_report_of(&hello.node).inspect_err(|refused| {
+            tracing::warn!(peer, "a stream was refused: {}", refused.message());
+        })?;
 
         let replaced = CancellationToken::new();
         let (number, replaces) = self.agents.opened(&hello, replaced.clone(), Wall::now());
@@ -181,6 +194,7 @@ impl Ingest {
                         break batch;
                     }
                     Some(Message::Heartbeat(heartbeat)) => {
+                        let heartbeat = convert::heartbeat(heartbeat);
                         self.agents.heard(&hello.node, Some(heartbeat), now);
                     }
                     Some(Message::Hello(_)) => {

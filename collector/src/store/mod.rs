@@ -4,6 +4,7 @@
 //! at all, and one that comes again is not counted again.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use polproof_flow::finding::JudgedCounts;
@@ -11,6 +12,9 @@ use polproof_flow::finding::JudgedCounts;
 use crate::finding::{Finding, Kind, Update, Wall};
 
 pub mod sqlite;
+
+/// How long the store knows when violations and unanswered attempts were.
+pub const ACTIVITY_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// One batch of an agent, validated.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +33,8 @@ pub struct Delivery {
     pub judged: JudgedCounts,
     /// Findings left out because they were unusable.
     pub refused: u64,
+    /// When the agent made it.
+    pub made: Wall,
 }
 
 /// What became of a delivery.
@@ -200,6 +206,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn heard(&self, news: &[Heard]) -> Result<(), StoreError>;
     /// All nodes, by name; `recent` is the start of the recent window.
     async fn nodes(&self, recent: Wall) -> Result<Vec<Node>, StoreError>;
+    /// Denied attempts that left pods of any node and were not answered, in batches made since then; as far back as
+    /// [`ACTIVITY_KEPT`] at most.
+    async fn unanswered(&self, since: Wall) -> Result<u64, StoreError>;
     /// A walk's start.
     async fn begin(&self) -> Result<Cursor, StoreError>;
     /// A page of a walk.

@@ -48,9 +48,9 @@ impl Pki {
     }
 
     /// A certificate and its key.
-    pub fn issue(&self, name: &str) -> (String, String) {
-        let mut params =
-            CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -60,17 +60,17 @@ impl Pki {
         (cert.pem(), key.serialize_pem())
     }
 
-    /// Writes ca.pem, NAME.pem and NAME.key.
-    pub fn write(&self, dir: &Path, name: &str) {
-        let (cert, key) = self.issue(name);
+    /// Writes ca.pem, FILE.pem and FILE.key.
+    pub fn write(&self, dir: &Path, file: &str, names: &[&str]) {
+        let (cert, key) = self.issue(names);
         std::fs::write(dir.join("ca.pem"), &self.ca).unwrap();
-        std::fs::write(dir.join(format!("{name}.pem")), cert).unwrap();
-        std::fs::write(dir.join(format!("{name}.key")), key).unwrap();
+        std::fs::write(dir.join(format!("{file}.pem")), cert).unwrap();
+        std::fs::write(dir.join(format!("{file}.key")), key).unwrap();
     }
 
-    /// The client's side.
-    pub fn client(&self) -> ClientTlsConfig {
-        let (cert, key) = self.issue("client");
+    /// The client's side, with a certificate of these names.
+    pub fn client(&self, names: &[&str]) -> ClientTlsConfig {
+        let (cert, key) = self.issue(names);
         ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca))
             .identity(Identity::from_pem(cert, key))
@@ -142,6 +142,19 @@ impl Collector {
         self.child.wait().unwrap();
     }
 
+    /// Waits for a line in its log.
+    pub async fn says(&self, what: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if let Some(line) = log.lines().find(|line| line.contains(what)) {
+                return line.to_owned();
+            }
+            assert!(began.elapsed() < DEADLINE, "{what}: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         let began = Instant::now();
@@ -164,14 +177,18 @@ impl Collector {
     }
 
     pub async fn query(&self, pki: &Pki) -> QueryServiceClient<Channel> {
-        QueryServiceClient::new(self.channel(pki.client()).await.unwrap())
+        QueryServiceClient::new(
+            self.channel(pki.client(&["polproof-reader"]))
+                .await
+                .unwrap(),
+        )
     }
 }
 
 /// The command of a collector.
 pub fn command(dir: &Path, pki: &Pki, database: &Path, listen: &str, extra: &[&str]) -> Command {
     if !dir.join("collector.pem").exists() {
-        pki.write(dir, "collector");
+        pki.write(dir, "collector", &["collector", "127.0.0.1"]);
     }
     let manifests = dir.join("manifests");
     std::fs::create_dir_all(&manifests).unwrap();
@@ -217,7 +234,7 @@ impl Agent {
         instance: &str,
     ) -> Result<Self, Status> {
         let channel = collector
-            .channel(pki.client())
+            .channel(pki.client(&["polproof-agent"]))
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         Self::over(channel, node, instance).await
@@ -360,6 +377,7 @@ pub fn batch(sequence: u64, findings: Vec<v1::FindingUpdate>) -> v1::Batch {
             denied_delivered: denied,
             ..v1::JudgedCounts::default()
         }),
+        made: ago(0),
     }
 }
 

@@ -415,6 +415,9 @@ pub struct Batch {
     /// What the judged attempts of the period came to.
     #[prost(message, optional, tag = "4")]
     pub judged: ::core::option::Option<JudgedCounts>,
+    /// When the agent wrote the batch down: whatever it counts happened before.
+    #[prost(message, optional, tag = "5")]
+    pub made: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InconclusiveCount {
@@ -872,6 +875,32 @@ pub struct GetStatusResponse {
     /// What "recent" means in `violations_recent` and in `enforcement`, in seconds.
     #[prost(uint32, tag = "5")]
     pub recent_window_seconds: u32,
+    /// All nodes together: a connection leaves a pod of one node and arrives at another.
+    #[prost(message, optional, tag = "6")]
+    pub overall: ::core::option::Option<OverallStatus>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverallStatus {
+    #[prost(enumeration = "EnforcementState", tag = "1")]
+    pub enforcement: i32,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// Denied attempts that left pods of any node since `counted_since`, and were not answered.
+    #[prost(uint64, tag = "3")]
+    pub denied_unanswered: u64,
+    #[prost(message, optional, tag = "4")]
+    pub counted_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last violation on any node, and on which.
+    #[prost(message, optional, tag = "5")]
+    pub last_violation: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "6")]
+    pub last_violation_node: ::prost::alloc::string::String,
+    /// As in NodeStatus, of all nodes.
+    #[prost(uint64, tag = "7")]
+    pub violations_recent: u64,
+    /// Agents that are not connected: what happens on their nodes is not seen.
+    #[prost(uint32, tag = "8")]
+    pub agents_away: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {

@@ -13,7 +13,7 @@ use super::resident::Resident;
 use super::{COLLECTOR_NAME, COLLECTOR_PORT, Lab, Stop, wait_for, wiring};
 
 impl Lab {
-    /// A certificate of the lab's authority.
+    /// A certificate of the lab's authority, for one DNS name: `NODE.polproof-agent`, `polproof-reader`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -56,7 +56,7 @@ impl Lab {
             dir.join("collector.log"),
         )?);
         if self.questions.is_none() {
-            let reader = self.identity("polproof-cli", &[])?;
+            let reader = self.identity("polproof-reader", &[])?;
             let resident = Resident::enter(self.control.path(), "questions")?;
             self.questions = Some(Questions::new(
                 resident,
@@ -137,7 +137,7 @@ impl Lab {
     /// When it cannot be started.
     pub fn start_agent(&mut self, node: usize) -> Result<()> {
         let name = self.node(node)?.name().to_owned();
-        let identity = self.identity(&name, &[])?;
+        let identity = self.identity(&format!("{name}.polproof-agent"), &[])?;
         let command = self.agent_command(node, &identity)?;
         self.start_agent_as(node, command)
     }
@@ -172,7 +172,7 @@ impl Lab {
     /// # Errors
     /// When it was not built or cannot be started.
     pub fn polproof(&self, arguments: &[&str]) -> Result<Output> {
-        let identity = self.identity("polproof-cli", &[])?;
+        let identity = self.identity("polproof-reader", &[])?;
         let mut command = self.control.command(process::binary("polproof")?)?;
         command
             .env_clear()

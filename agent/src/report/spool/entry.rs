@@ -63,6 +63,8 @@ pub struct StoredBatch {
     pub report: Report,
     /// Realtime less monotonic clock, in nanoseconds.
     pub wall_offset_ns: i64,
+    /// When its entry was made.
+    pub committed: Instant,
 }
 
 /// What a frame holds. `cuts` are the indices in `entry.report.findings` at which a new batch begins, so that
@@ -114,7 +116,7 @@ impl Stored<Entry> {
     /// The batches of this entry, the first of which has the number `first`.
     pub(super) fn into_batches(self, first: u64) -> Vec<StoredBatch> {
         let Self { cuts, entry } = self;
-        let wall_offset_ns = entry.wall_offset_ns;
+        let (wall_offset_ns, committed) = (entry.wall_offset_ns, entry.committed);
         let mut rest = entry.report;
         if rest.is_empty() {
             return Vec::new();
@@ -136,6 +138,7 @@ impl Stored<Entry> {
                 sequence,
                 report,
                 wall_offset_ns,
+                committed,
             })
             .collect()
     }

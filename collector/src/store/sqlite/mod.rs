@@ -220,6 +220,12 @@ impl Store for Sqlite {
             .map_err(self.failed("read the nodes"))
     }
 
+    async fn unanswered(&self, since: Wall) -> Result<u64, StoreError> {
+        self.read_unanswered(since)
+            .await
+            .map_err(self.failed("count unanswered attempts"))
+    }
+
     async fn begin(&self) -> Result<Cursor, StoreError> {
         let began = sqlx::query_scalar("SELECT value FROM clock")
             .fetch_one(&self.readers)

@@ -86,6 +86,17 @@ impl Sqlite {
         Ok(nodes.into_values().collect())
     }
 
+    pub(super) async fn read_unanswered(&self, since: Wall) -> Result<u64, sqlx::Error> {
+        // Whole buckets after the moment: rather too few than too many.
+        let sum: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(unanswered), 0) FROM activity WHERE bucket >= ?1",
+        )
+        .bind(since.0)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(unsigned(sum))
+    }
+
     pub(super) async fn read_count(&self, filter: &Filter) -> Result<u64, sqlx::Error> {
         let mut query = QueryBuilder::<Dialect>::new("SELECT count(*) FROM findings WHERE ");
         push_filter(&mut query, filter);

@@ -7,14 +7,12 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::{Sqlite, signed, unsigned};
 use crate::finding::{Kind, Update, Wall};
-use crate::store::{Applied, Delivery, Heard, StoreError};
+use crate::store::{ACTIVITY_KEPT, Applied, Delivery, Heard, StoreError};
 
 /// How many attempts of a finding are kept as examples.
 const SAMPLES_KEPT: i64 = 10;
 /// Width of a bucket of `activity`, nanoseconds.
 pub(super) const BUCKET: i64 = 10 * Wall::SECOND;
-/// Buckets older than this are forgotten, nanoseconds.
-const ACTIVITY_KEPT: i64 = 24 * 3600 * Wall::SECOND;
 /// A jump of the batch number beyond this is a broken agent, not a gap: a year's worth of batches.
 const LARGEST_GAP: u64 = 100_000_000;
 /// Rows deleted in one transaction, so that batches need not wait long.
@@ -137,7 +135,7 @@ impl Sqlite {
             .rows_affected();
         }
         sqlx::query("DELETE FROM activity WHERE bucket < ?1")
-            .bind(Wall::now().0 - ACTIVITY_KEPT)
+            .bind(Wall::now().minus(ACTIVITY_KEPT).0)
             .execute(&self.writer)
             .await?;
         Ok(purged)
@@ -208,6 +206,17 @@ async fn write_batch(
     .bind(violated)
     .execute(&mut *on)
     .await?;
+    if judged.denied_unanswered > 0 {
+        sqlx::query(
+            "INSERT INTO activity (node, bucket, observed, retracted, unanswered) VALUES (?1, ?2, 0, 0, ?3) \
+             ON CONFLICT (node, bucket) DO UPDATE SET unanswered = unanswered + excluded.unanswered",
+        )
+        .bind(&delivery.node)
+        .bind(delivery.made.0 - delivery.made.0.rem_euclid(BUCKET))
+        .bind(signed(judged.denied_unanswered))
+        .execute(&mut *on)
+        .await?;
+    }
     Ok(())
 }
 

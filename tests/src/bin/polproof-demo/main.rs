@@ -302,10 +302,10 @@ impl Story {
             Lab::collector_address()
         );
         println!(
-            "    POLPROOF_TLS_CA={dir}/tls/lab-ca.pem POLPROOF_TLS_CERT={dir}/tls/polproof-cli.crt \\"
+            "    POLPROOF_TLS_CA={dir}/tls/lab-ca.pem POLPROOF_TLS_CERT={dir}/tls/polproof-reader.crt \\"
         );
         println!(
-            "    POLPROOF_TLS_KEY={dir}/tls/polproof-cli.key POLPROOF_TLS_SERVER_NAME=polproof-collector \\"
+            "    POLPROOF_TLS_KEY={dir}/tls/polproof-reader.key POLPROOF_TLS_SERVER_NAME=polproof-collector \\"
         );
         println!("    target/debug/polproof violations -f\n");
         println!(
