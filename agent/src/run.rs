@@ -1,7 +1,6 @@
 //! Puts the parts together, runs them, and ends them in order.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -169,7 +168,7 @@ impl Agent {
                 settle: nanos(config.settle),
                 ..Settings::default()
             },
-            local_addresses: local_addresses()?,
+            local_addresses: addresses::of_node(config.host_netns.as_deref())?,
             stats: Arc::clone(&figures.judge),
         };
         this.spawn("judge", Box::pin(judge::run(judge, stop.clone())));
@@ -274,22 +273,6 @@ fn stream_config(config: &Config) -> Option<StreamConfig> {
     })
 }
 
-/// Addresses of the agent's network namespace, which is the node's: its traffic to its own pods is exempt.
-fn local_addresses() -> anyhow::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-        .context("cannot list the node's addresses")?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(|ip| !ip.is_loopback())
-        .collect();
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
 fn readiness(figures: &Arc<Figures>) -> Readiness {
     let figures = Arc::clone(figures);
     Arc::new(move || {
@@ -364,5 +347,6 @@ fn gather(figures: &Arc<Figures>) -> Gather {
     Box::new(move || figures.vitals())
 }
 
+mod addresses;
 mod metrics;
 use metrics::metrics;
