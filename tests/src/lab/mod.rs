@@ -26,6 +26,7 @@ pub mod wiring;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,17 @@ pub struct Setup {
     pub settle: Duration,
     /// More arguments for every agent.
     pub agent_arguments: Vec<String>,
+    /// An API server that agents and collector watch instead of the lab's manifests.
+    pub kubeconfigs: Option<Kubeconfigs>,
+}
+
+/// How agents and collector reach an API server from their namespaces.
+#[derive(Clone, Debug)]
+pub struct Kubeconfigs {
+    /// The agents'.
+    pub agent: PathBuf,
+    /// The collector's.
+    pub collector: PathBuf,
 }
 
 impl Default for Setup {
@@ -67,6 +79,7 @@ impl Default for Setup {
             grace: Duration::from_secs(1),
             settle: Duration::from_secs(2),
             agent_arguments: Vec::new(),
+            kubeconfigs: None,
         }
     }
 }
@@ -198,6 +211,11 @@ impl Lab {
         &self.fabric
     }
 
+    /// The namespace of the collector and the CLI.
+    pub const fn control(&self) -> &Netns {
+        &self.control
+    }
+
     /// Makes a Namespace object.
     ///
     /// # Errors
@@ -327,8 +345,7 @@ impl Lab {
                 "--database",
             ])
             .arg(format!("sqlite:{}", dir.join("collector.db").display()))
-            .arg("--manifests")
-            .arg(self.manifests.dir());
+            .args(self.source(|kubeconfigs| &kubeconfigs.collector));
         with_identity(&mut command, &identity);
         self.collector = Some(Process::start(
             &self.lease,
@@ -391,8 +408,7 @@ impl Lab {
         let mut command = node.netns().command(process::binary("polproof-agent")?)?;
         command
             .args(["--node-name", node.name()])
-            .arg("--manifests")
-            .arg(self.manifests.dir())
+            .args(self.source(|kubeconfigs| &kubeconfigs.agent))
             .arg("--netns-dir")
             .arg(node.dir().join("netns"))
             .arg("--bpf-dir")
@@ -410,6 +426,14 @@ impl Lab {
             .args(&self.setup.agent_arguments);
         with_identity(&mut command, identity);
         Ok(command)
+    }
+
+    /// The arguments that say where the cluster's objects come from.
+    fn source(&self, whose: fn(&Kubeconfigs) -> &PathBuf) -> [&Path; 2] {
+        match &self.setup.kubeconfigs {
+            Some(kubeconfigs) => [Path::new("--kubeconfig"), whose(kubeconfigs)],
+            None => [Path::new("--manifests"), self.manifests.dir()],
+        }
     }
 
     /// Starts the agent of a node.
