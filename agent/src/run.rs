@@ -107,6 +107,7 @@ impl Agent {
         let mut observer = Observer::open(&ObserveConfig {
             bpf_dir: config.bpf_dir.clone(),
             ring_bytes: config.ring_bytes,
+            host_netns: config.host_netns.clone(),
         })?;
         let ring = observer
             .take_ring()

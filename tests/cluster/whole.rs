@@ -35,12 +35,20 @@ const KINDS: [&str; 6] = [
     "/services",
 ];
 
+/// The agent's own pod, which has a network namespace of its own.
+const AGENT: &str = "polproof-system/polproof-agent";
+
 const SETTLE: Duration = Duration::from_secs(2);
 
 const OBJECTS: &str = r#"
 apiVersion: v1
 kind: Namespace
 metadata: { name: shop }
+---
+apiVersion: v1
+kind: Pod
+metadata: { namespace: polproof-system, name: polproof-agent }
+spec: { nodeName: node-1, containers: [ { name: agent, image: polproof-agent } ] }
 ---
 apiVersion: v1
 kind: Pod
@@ -98,6 +106,10 @@ fn scenario(world: &mut World<'_>) -> Result<()> {
 
 /// A denied connection arrives: a finding with the API server's UIDs and generation. Gives its attempts.
 fn denied_and_delivered(world: &mut World<'_>) -> Result<u64> {
+    // A probe of kubelet comes from the bridge's address, which no object names. No policy forbids it.
+    let db = world.lab.pod("shop/db")?.v4(5432);
+    let kubelet = &world.lab.node(0)?.resident;
+    ensure!(kubelet.connect(db, Duration::from_secs(5))?.outcome == Outcome::Connected);
     for _ in 0..3 {
         world.connect()?;
     }
@@ -130,6 +142,11 @@ fn denied_and_delivered(world: &mut World<'_>) -> Result<u64> {
             "{pointer} is not {expected}: {finding}"
         );
     }
+    let status = world.status()?;
+    ensure!(
+        status["nodes"][0]["inconclusive"] == json!({}),
+        "not every attempt was told: {status}"
+    );
     Ok(3)
 }
 
@@ -361,7 +378,7 @@ impl<'a> World<'a> {
         let relays = {
             let _inside = runtime.enter();
             let api = plane.address();
-            [lab.control(), lab.node(0)?.netns()]
+            [lab.control(), lab.pod(AGENT)?.netns()]
                 .into_iter()
                 .map(|netns| Proxy::out_of(netns, api, api))
                 .collect::<Result<_>>()?
@@ -391,17 +408,25 @@ impl<'a> World<'a> {
     }
 
     fn start(&mut self) -> Result<()> {
-        self.lab.start_all()?;
+        self.lab.start_collector()?;
+        let identity = self.lab.identity("polproof-agent", &[])?;
+        let mut agent = self
+            .lab
+            .agent_command_in(self.lab.pod(AGENT)?.netns(), 0, &identity)?;
+        agent
+            .arg("--host-netns")
+            .arg(self.lab.node(0)?.netns().path());
+        self.lab.start_agent_as(0, agent)?;
         self.until("both see the cluster and the pods are watched", |status| {
             let complete = |cluster: &Value| {
                 cluster["ready"] == true
                     && cluster["source"] == "kubernetes"
-                    && cluster["pods"] == 2
+                    && cluster["pods"] == 3
                     && cluster["policies"] == 1
                     && cluster["problem"] == ""
             };
             let node = &status["nodes"][0];
-            complete(&status["cluster"]) && complete(&node["cluster"]) && node["pods_watched"] == 2
+            complete(&status["cluster"]) && complete(&node["cluster"]) && node["pods_watched"] == 3
         })
         .map_err(|error| error.context(self.lab.logs(60)))?;
         // A policy of which nobody knows how old it is accuses nobody within its grace.

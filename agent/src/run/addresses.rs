@@ -48,3 +48,22 @@ fn ours() -> anyhow::Result<Vec<IpAddr>> {
     found.dedup();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_named() {
+        for path in ["/no/such/file", "/proc/version"] {
+            let error = of_node(Some(Path::new(path))).unwrap_err();
+            let text = format!("{error:#}");
+            assert!(
+                text.contains(&format!("--host-netns {path}")) && text.contains("hostPID"),
+                "{text}"
+            );
+        }
+        assert!(of_node(None).is_ok());
+    }
+}

@@ -404,8 +404,21 @@ impl Lab {
     /// # Errors
     /// When it was not built.
     pub fn agent_command(&self, node: usize, identity: &Identity) -> Result<Command> {
+        self.agent_command_in(self.node(node)?.netns(), node, identity)
+    }
+
+    /// The same in another namespace than the node's: a pod's, as without hostNetwork.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn agent_command_in(
+        &self,
+        netns: &Netns,
+        node: usize,
+        identity: &Identity,
+    ) -> Result<Command> {
         let node = self.node(node)?;
-        let mut command = node.netns().command(process::binary("polproof-agent")?)?;
+        let mut command = netns.command(process::binary("polproof-agent")?)?;
         command
             .args(["--node-name", node.name()])
             .args(self.source(|kubeconfigs| &kubeconfigs.agent))
