@@ -12,6 +12,7 @@
 )]
 
 mod deploy;
+mod deployed;
 mod failures;
 mod large;
 mod lists;

@@ -19,7 +19,7 @@ pub fn objects() -> Result<Vec<(String, Value)>> {
         folder().join("kustomization.yaml"),
     )?)?;
     ensure!(
-        top["resources"] == serde_json::json!(["base"]),
+        top.get("resources") == Some(&serde_json::json!(["base"])),
         "deploy/kustomization.yaml must name base alone"
     );
     let base = folder().join("base");
@@ -27,7 +27,10 @@ pub fn objects() -> Result<Vec<(String, Value)>> {
         std::fs::read_to_string(base.join(name)).with_context(|| format!("deploy/base/{name}"))
     };
     let kustomization: Value = serde_saphyr::from_str(&read("kustomization.yaml")?)?;
-    let resources = kustomization["resources"].as_array().context("resources")?;
+    let resources = kustomization
+        .get("resources")
+        .and_then(Value::as_array)
+        .context("resources")?;
     // Nothing is in the folder that nobody applies.
     ensure!(
         std::fs::read_dir(&base)?.count() == resources.len() + 1,
