@@ -188,6 +188,19 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
+/// Addresses of private use (RFC 1918, RFC 6598, RFC 4193). One that no object of the cluster names is as likely a
+/// tunnel, a second interface of a node or a masquerading gateway as a client of its own: not every CNI
+/// takes its addresses from `spec.podCIDRs`.
+fn may_stand_for_another(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
 /// Judges a connection to or from the pod `uid` under a snapshot.
 pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) -> Judgement {
     let undecided = |peer, reason| Judgement {
@@ -264,6 +277,16 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
     let call = match verdict.expectation() {
         Expectation::Allow => Call::Allow,
         Expectation::Unknown(_) => Call::Undecided(InconclusiveReason::ExpectationUnknown),
+        // Somebody may use the port, and this may be somebody, behind an address that a node or a load balancer
+        // put in its place. Where nobody may, it does not matter who it is.
+        Expectation::Deny
+            if tuple.side == Side::Destination
+                && peer == Peer::External
+                && may_stand_for_another(tuple.peer)
+                && snapshot.ingress_depends_on_source(uid, Protocol::Tcp, tuple.port) =>
+        {
+            Call::Undecided(InconclusiveReason::SourceUnidentified)
+        }
         Expectation::Deny => {
             let mut policies = Vec::new();
             deny(&verdict.ingress, Direction::Ingress, &mut policies);

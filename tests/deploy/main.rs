@@ -244,7 +244,7 @@ fn what_people_are_told_to_apply_is_there() {
         ("deploy/README.md", 1),
         ("deploy/kustomization.yaml", 1),
         ("deploy/base/kustomization.yaml", 1),
-        ("tests/src/bin/polproof-demo.rs", 1),
+        ("tests/src/bin/polproof-demo/main.rs", 1),
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         let mut named = 0;

@@ -14,6 +14,8 @@ mod network;
 mod recovery;
 mod verdicts;
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use polproof_tests::lab::{Lab, Setup, lease, prerequisites};
@@ -69,7 +71,7 @@ fn main() -> std::process::ExitCode {
         .chain(verdicts::scenarios())
         .chain(recovery::scenarios())
         .chain(bad_input::scenarios());
-    let mut ignored = Vec::new();
+    let mut ignored: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let trials = scenarios
         .map(|scenario| {
             let missing = if scenario.needs_programs {
@@ -77,19 +79,21 @@ fn main() -> std::process::ExitCode {
             } else {
                 &network
             };
-            if !missing.is_empty() {
-                ignored.push(format!(
-                    "ignored: {}: {}",
-                    scenario.name,
-                    missing.join("; ")
-                ));
-            }
             let ready = missing.is_empty();
+            if !ready {
+                ignored
+                    .entry(missing.join("\n  - "))
+                    .or_default()
+                    .push(scenario.name);
+            }
             Trial::test(scenario.name, move || run(&scenario)).with_ignored_flag(!ready)
         })
         .collect();
-    for line in ignored {
-        eprintln!("{line}");
+    for (missing, names) in ignored {
+        eprintln!(
+            "Ignored:\n  {}\nsince there is missing:\n  - {missing}\n",
+            names.join("\n  ")
+        );
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }

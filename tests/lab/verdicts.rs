@@ -172,6 +172,42 @@ fn matrix(lab: &mut Lab) -> Result<()> {
         reasons.is_empty(),
         "nothing here is inconclusive: {reasons:?}"
     );
+    command_line(lab, count)?;
+    // What is gone is said so, and not taken for silence.
+    lab.kill_collector()?;
+    let output = lab.polproof(&["violations"])?;
+    ensure!(
+        output.status.code() == Some(3),
+        "without a collector: {}",
+        output.status
+    );
+    Ok(())
+}
+
+/// The command line tells the same, to people and to programs.
+fn command_line(lab: &Lab, violations: u64) -> Result<()> {
+    for (arguments, code) in [
+        (&["violations", "-o", "json"][..], 1),
+        (&["status", "-o", "json"], 0),
+        (&["status", "--exit-code", "-o", "json"], 1),
+        (&["violations", "-n", "elsewhere", "-o", "json"], 0),
+    ] {
+        let output = lab.polproof(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(code),
+            "{arguments:?}: {}: {said}",
+            output.status
+        );
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{arguments:?} prints JSON"))?;
+        if arguments == ["violations", "-o", "json"] {
+            ensure!(
+                value.get("violations").and_then(serde_json::Value::as_u64) == Some(violations),
+                "{value:#}"
+            );
+        }
+    }
     Ok(())
 }
 

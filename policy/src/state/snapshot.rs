@@ -8,11 +8,13 @@ use ipnet::IpNet;
 use super::IpOwner;
 use super::claims::Claims;
 use super::pods::{Pods, UidHash, hash};
-use crate::evaluate::{Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate};
+use crate::evaluate::{
+    Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate, isolation_of,
+};
 use crate::explain::{Explanation, explain};
 use crate::model::{
-    EndpointSlice, Family, Kind, Labels, Namespace, NamespacedName, NetworkPolicy, Node, Object,
-    Pod, Service, Uid,
+    Direction, EndpointSlice, Family, Kind, Labels, Namespace, NamespacedName, NetworkPolicy, Node,
+    Object, Pod, Protocol, Service, Uid,
 };
 
 /// The label that every namespace has, whatever its object says.
@@ -138,6 +140,20 @@ impl Snapshot {
     /// The verdict with the walk that led to it.
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
         explain(self, query)
+    }
+
+    /// Whether an isolating policy of the pod has an ingress rule for this port: if not, who the source is does not
+    /// matter, everybody is denied. False also for a pod that nothing isolates, or that is not held.
+    pub fn ingress_depends_on_source(&self, uid: &Uid, protocol: Protocol, port: u16) -> bool {
+        self.store.pods.get(uid).is_some_and(|entry| {
+            isolation_of(Direction::Ingress, entry)
+                .rules
+                .iter()
+                .any(|rule| {
+                    rule.ports.admit_number(protocol, port)
+                        || rule.ports.admit_name(protocol, port, &entry.pod)
+                })
+        })
     }
 
     /// The owner of an address. Pods on the host network and finished ones own none. A node's

@@ -31,10 +31,15 @@ pub fn missing_for_agents() -> Vec<String> {
             "the BPF object was not built into polproof-agent: `cargo xtask build`".to_owned(),
         );
     }
-    for name in ["polproof-agent", "polproof-collector", "polproof"] {
-        if let Err(error) = process::binary(name) {
-            missing.push(error.to_string());
-        }
+    let absent: Vec<&str> = ["polproof-agent", "polproof-collector", "polproof"]
+        .into_iter()
+        .filter(|name| process::binary(name).is_err())
+        .collect();
+    if !absent.is_empty() {
+        missing.push(format!(
+            "{}, which belong beside this executable: `cargo xtask build` makes them",
+            absent.join(", ")
+        ));
     }
     missing
 }

@@ -151,7 +151,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         }
     }
     bail!(
-        "{name} is not beside {}; `cargo build` makes it (after `cargo xtask build` for the BPF object)",
+        "{name} is not beside {}; `cargo build` makes it (`cargo xtask build` with the BPF object)",
         this.display()
     )
 }

@@ -4,9 +4,10 @@
 //! ```text
 //!  pod eth0 --veth-- cni0 [node] eth0 --veth-- br0 [fabric] --veth-- eth0 [control]
 //!  10.244.N.x        10.244.N.1  172.31.0.10+N  172.31.0.1            172.31.0.2
+//!                                               203.0.113.1
 //! ```
 //!
-//! The fabric's namespace is also the world outside of the cluster. Every address lies in a namespace
+//! The fabric's namespace is also the world outside of the cluster (203.0.113.1, 169.254.169.254). Every address lies in a namespace
 //! of the lab, so labs side by side use the same ones.
 
 use std::fmt::Write as _;
@@ -24,8 +25,14 @@ pub const MOST_NODES: u8 = 9;
 /// Pods that a node may have.
 pub const MOST_PODS: u8 = 200;
 
-/// The fabric's own addresses: the outside of the cluster.
+/// The outside of the cluster: public addresses (of the documentation), so that nobody takes them for a
+/// tunnel's or another node's.
 pub const OUTSIDE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+/// The fabric's own addresses, everybody's default route.
+const ROUTER: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(172, 31, 0, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x172, 0x31, 0, 0, 0, 0, 1)),
 ];
@@ -94,7 +101,7 @@ pub(super) fn fabric(fabric: &Netns, nodes: u8) -> Result<()> {
          link set br0 up\n\
          addr add 169.254.169.254/32 dev br0\n",
     );
-    for ip in OUTSIDE {
+    for ip in ROUTER.into_iter().chain(OUTSIDE) {
         let _ = writeln!(
             script,
             "addr add {ip}/{} dev br0{}",
@@ -103,8 +110,9 @@ pub(super) fn fabric(fabric: &Netns, nodes: u8) -> Result<()> {
         );
     }
     for node in 1..=nodes {
-        for (cidr, via) in pod_cidrs(node).iter().zip(node_addresses(node)) {
-            let _ = writeln!(script, "route add {cidr} via {via}");
+        let routes = pod_cidrs(node).into_iter().zip(node_addresses(node));
+        for ((cidr, via), source) in routes.zip(OUTSIDE) {
+            let _ = writeln!(script, "route add {cidr} via {via} src {source}");
         }
     }
     ip(fabric, &script)
@@ -123,14 +131,14 @@ pub(super) fn plug(fabric: &Netns, port: &str, end: &Netns, addresses: [IpAddr; 
     )?;
     no_dad(end)?;
     let mut script = String::from("link set eth0 up\n");
-    for (ip, outside) in addresses.into_iter().zip(OUTSIDE) {
+    for (ip, router) in addresses.into_iter().zip(ROUTER) {
         let _ = writeln!(
             script,
             "addr add {ip}/{} dev eth0{}",
             prefix(ip, 24),
             nodad(ip)
         );
-        let _ = writeln!(script, "route add default via {outside}");
+        let _ = writeln!(script, "route add default via {router}");
     }
     ip(end, &script)
 }
