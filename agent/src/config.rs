@@ -57,6 +57,9 @@ pub struct Settings {
     /// Folder where the container runtime binds network namespaces [default: /run/netns]
     #[arg(long, value_name = "DIR")]
     pub netns_dir: Option<PathBuf>,
+    /// The node's network namespace, whose traffic to its own pods no policy forbids [default: the one that the agent runs in]
+    #[arg(long, value_name = "FILE")]
+    pub host_netns: Option<PathBuf>,
     /// Folder on a BPF file system where programs, links and the ring buffer stay pinned [default: /sys/fs/bpf/polproof]
     #[arg(long, value_name = "DIR", global = true)]
     pub bpf_dir: Option<PathBuf>,
@@ -152,6 +155,8 @@ pub struct Config {
     pub source: Source,
     /// Bound network namespaces.
     pub netns_dir: PathBuf,
+    /// The node's own, if it is not the agent's.
+    pub host_netns: Option<PathBuf>,
     /// Pins.
     pub bpf_dir: PathBuf,
     /// Ring buffer, in bytes.
@@ -252,6 +257,7 @@ impl Settings {
             manifests: self.manifests.or(other.manifests),
             kubeconfig: self.kubeconfig.or(other.kubeconfig),
             netns_dir: self.netns_dir.or(other.netns_dir),
+            host_netns: self.host_netns.or(other.host_netns),
             bpf_dir: self.bpf_dir.or(other.bpf_dir),
             ring_bytes: self.ring_bytes.or(other.ring_bytes),
             state_dir: self.state_dir.or(other.state_dir),
@@ -320,6 +326,7 @@ impl Config {
             node_name: parse::node_name(settings.node_name.as_deref())?,
             source,
             netns_dir: path(settings.netns_dir, "/run/netns"),
+            host_netns: settings.host_netns,
             bpf_dir: path(settings.bpf_dir, "/sys/fs/bpf/polproof"),
             ring_bytes,
             state_dir: path(settings.state_dir, "/var/lib/polproof"),

@@ -108,6 +108,7 @@ impl Agent {
         let mut observer = Observer::open(&ObserveConfig {
             bpf_dir: config.bpf_dir.clone(),
             ring_bytes: config.ring_bytes,
+            host_netns: config.host_netns.clone(),
         })?;
         let ring = observer
             .take_ring()
@@ -156,7 +157,7 @@ impl Agent {
             stop.clone(),
         );
         this.spawn("pods", Box::pin(pods));
-        let (local_addresses, follow) = addresses::follow(stop.clone())?;
+        let (local_addresses, follow) = addresses::follow(config.host_netns.clone(), stop.clone())?;
         this.spawn("own addresses", Box::pin(follow));
         let judge = JudgeTask {
             ring,

@@ -28,6 +28,8 @@ use crate::config::LogFormat;
 /// # Errors
 /// The directives cannot be read, or the process has a log already.
 pub fn init_log(format: LogFormat, directives: &str) -> anyhow::Result<()> {
+    // What ails the API server is said once, in our words; these say it again with every attempt.
+    let directives = format!("kube_client=off,kube_runtime=off,{directives}");
     let filter = EnvFilter::try_new(directives).context("--log-level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

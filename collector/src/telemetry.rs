@@ -171,7 +171,9 @@ async fn ready(State(shared): State<Shared>) -> Response {
 
 /// Starts logging to stderr.
 pub fn logs(format: LogFormat, level: &str) -> Result<(), anyhow::Error> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
+    // What ails the API server is said once, in our words; these say it again with every attempt.
+    let quiet = format!("kube_client=off,kube_runtime=off,{level}");
+    let filter = EnvFilter::try_new(quiet).map_err(|error| {
         anyhow::anyhow!(
             "log-level {level:?} cannot be read ({error}); use error, warn, info, debug or trace, or `module=level,...`"
         )

@@ -1,6 +1,6 @@
 //! `deploy/base` against a real API server: accepted as it is, and its rights are enough and no more.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,65 +8,52 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use polproof_tests::cluster::{ControlPlane, ServiceAccountToken};
+use polproof_tests::deployment::objects;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::shared::{Watching, may, namespace};
 use crate::sources::{api_of, create};
 
-/// The objects of the kustomization, in its order.
-fn objects() -> Result<Vec<(String, Value)>> {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base");
-    let read = |name: &str| {
-        std::fs::read_to_string(base.join(name)).with_context(|| format!("deploy/base/{name}"))
-    };
-    let kustomization: Value = serde_saphyr::from_str(&read("kustomization.yaml")?)?;
-    let resources = kustomization["resources"].as_array().context("resources")?;
-    // Nothing is in the folder that nobody applies.
-    ensure!(
-        std::fs::read_dir(&base)?.count() == resources.len() + 1,
-        "a file of deploy/base is not in its kustomization"
-    );
-    let mut objects = Vec::new();
-    for name in resources {
-        let name = name.as_str().context("a file name")?;
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&read(name)?).with_context(|| name.to_owned())?;
-        objects.extend(documents.into_iter().map(|object| {
-            let of = |pointer| {
-                object
-                    .pointer(pointer)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-            };
-            (
-                format!("{name}: {} {}", of("/kind"), of("/metadata/name")),
-                object,
-            )
-        }));
+/// Creates the namespace, the accounts and the rights.
+pub(crate) async fn apply_rights(client: &Client) -> Result<()> {
+    for (name, object) in objects()? {
+        if name.starts_with("namespace.yaml") || name.starts_with("rbac.yaml") {
+            create(client, &object).await.with_context(|| name)?;
+        }
     }
-    Ok(objects)
+    Ok(())
 }
 
-/// Creates the namespace, the accounts and the rights, once for both tests.
-async fn apply_rights(client: &Client) -> Result<()> {
+/// The same once, for the tests that share a control plane.
+async fn apply_rights_once(client: &Client) -> Result<()> {
     static APPLIED: OnceCell<()> = OnceCell::const_new();
-    APPLIED
-        .get_or_try_init(|| async {
-            for (name, object) in objects()? {
-                if name.starts_with("namespace.yaml") || name.starts_with("rbac.yaml") {
-                    create(client, &object).await.with_context(|| name)?;
-                }
-            }
-            anyhow::Ok(())
-        })
-        .await?;
+    APPLIED.get_or_try_init(|| apply_rights(client)).await?;
     Ok(())
+}
+
+/// A kubeconfig with a token of one of the deployed accounts.
+pub(crate) async fn kubeconfig_of(
+    plane: &ControlPlane,
+    client: &Client,
+    name: &str,
+) -> Result<PathBuf> {
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "polproof-system");
+    let token = ServiceAccountToken {
+        namespace: "polproof-system".to_owned(),
+        name: name.to_owned(),
+        uid: accounts.get(name).await?.metadata.uid.context("a UID")?,
+    }
+    .sign(
+        &plane.pki().service_account_key,
+        Duration::from_secs(24 * 3600),
+    )?;
+    plane.kubeconfig(name, plane.address(), &json!({ "token": token }))
 }
 
 pub(crate) async fn accepted(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
-    apply_rights(&client).await?;
+    apply_rights_once(&client).await?;
     let mut kinds = Vec::new();
     for (name, object) in objects()? {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
@@ -138,17 +125,10 @@ async fn strictly(client: &Client, object: &Value) -> Result<()> {
 
 pub(crate) async fn rights_suffice(plane: &ControlPlane) -> Result<()> {
     let client = plane.client().await?;
-    apply_rights(&client).await?;
+    apply_rights_once(&client).await?;
     namespace(&client, "deploy-watched").await?;
     for name in ["polproof-agent", "polproof-collector"] {
-        let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "polproof-system");
-        let token = ServiceAccountToken {
-            namespace: "polproof-system".to_owned(),
-            name: name.to_owned(),
-            uid: accounts.get(name).await?.metadata.uid.context("a UID")?,
-        }
-        .sign(&plane.pki().service_account_key, Duration::from_secs(600))?;
-        let kubeconfig = plane.kubeconfig(name, plane.address(), &json!({ "token": token }))?;
+        let kubeconfig = kubeconfig_of(plane, &client, name).await?;
         let mut watching = Watching::start(kubeconfig.clone())?;
         let view = watching.ready().await?;
         ensure!(view.problem.is_none());
@@ -165,13 +145,20 @@ pub(crate) async fn rights_suffice(plane: &ControlPlane) -> Result<()> {
             ("networking.k8s.io", "networkpolicies"),
             ("discovery.k8s.io", "endpointslices"),
         ] {
-            for verb in ["get", "list", "watch"] {
+            for verb in ["list", "watch"] {
                 ensure!(
                     may(&account, verb, group, resource).await?,
                     "{name} may not {verb} {resource}"
                 );
             }
-            for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+            for verb in [
+                "get",
+                "create",
+                "update",
+                "patch",
+                "delete",
+                "deletecollection",
+            ] {
                 ensure!(
                     !may(&account, verb, group, resource).await?,
                     "{name} may {verb} {resource}"

@@ -12,6 +12,7 @@
 )]
 
 mod deploy;
+mod deployed;
 mod failures;
 mod large;
 mod lists;
@@ -19,11 +20,13 @@ mod rights;
 mod shared;
 mod sources;
 mod validation;
+mod whole;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use polproof_tests::cluster::Binaries;
+use polproof_tests::lab::prerequisites;
 use shared::Test;
 
 fn main() -> ExitCode {
@@ -32,10 +35,16 @@ fn main() -> ExitCode {
     if let Err(reason) = &binaries {
         eprintln!("the tests against an API server are ignored: {reason}");
     }
+    let lab = prerequisites::missing_for_agents();
     let trials = TESTS
         .iter()
         .map(|(name, test)| {
-            let found = binaries.clone();
+            let mut found = binaries.clone();
+            if matches!(test, Test::Lab(_)) && !lab.is_empty() {
+                let reason = lab.join("; ");
+                eprintln!("ignored: {name}: {reason}");
+                found = Err(reason);
+            }
             let missing = found.is_err();
             Trial::test(*name, move || match found {
                 Ok(binaries) => test.run(&binaries),
@@ -89,6 +98,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "the_watches_run_with_the_rights_of_deploy",
         Test::Shared(|c| Box::pin(deploy::rights_suffice(c))),
+    ),
+    (
+        "agent_and_collector_run_with_the_rights_of_deploy",
+        Test::Lab(whole::with_the_rights_of_deploy),
     ),
     (
         "relist_after_410_gone",

@@ -17,9 +17,9 @@ use crate::shared::{Watching, has_pod, namespace, pod, service_account};
 async fn grant(client: &Client, name: &str, namespace: &str) -> Result<()> {
     let role: ClusterRole = serde_json::from_value(
         json!({ "metadata": { "name": name }, "rules": [
-            { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes", "services"], "verbs": ["get", "list", "watch"] },
-            { "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "list", "watch"] },
-            { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"] },
+            { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes", "services"], "verbs": ["list", "watch"] },
+            { "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"] },
+            { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] },
         ]}),
     )?;
     Api::<ClusterRole>::all(client.clone())
@@ -71,7 +71,7 @@ pub(crate) async fn missing_then_granted(plane: &ControlPlane) -> Result<()> {
     ensure!(!view.ready);
     ensure!(
         problem.contains(
-            "add {apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"get\", \"list\", \"watch\"]} \
+            "add {apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"list\", \"watch\"]} \
              to a ClusterRole that is bound to system:serviceaccount:rbac:reader"
         ),
         "{problem}"

@@ -18,6 +18,7 @@ use polproof_cluster::kubernetes::{self, KubernetesConfig};
 use polproof_policy::NamespacedName;
 use polproof_tests::cluster::{ApiServer, Binaries, ControlPlane};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,8 @@ pub(crate) enum Test {
     Shared(fn(&ControlPlane) -> Work<'_>),
     /// Control planes of its own.
     Own(fn(&Binaries) -> Work<'_>),
+    /// A control plane of its own and a lab. Not a future: a lab waits.
+    Lab(fn(&Binaries, &Runtime) -> Result<()>),
 }
 
 static SHARED: Mutex<Option<Arc<ControlPlane>>> = Mutex::new(None);
@@ -42,12 +45,11 @@ impl Test {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let result = runtime.block_on(async {
-            match self {
-                Self::Shared(test) => test(&*shared(binaries).await?).await,
-                Self::Own(test) => test(binaries).await,
-            }
-        });
+        let result = match self {
+            Self::Shared(test) => runtime.block_on(async { test(&*shared(binaries).await?).await }),
+            Self::Own(test) => runtime.block_on(test(binaries)),
+            Self::Lab(test) => test(binaries, &runtime),
+        };
         result.map_err(|error| Failed::from(format!("{error:#}")))
     }
 }

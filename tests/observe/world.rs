@@ -69,6 +69,7 @@ impl BpfDir {
         ObserveConfig {
             bpf_dir: self.0.clone(),
             ring_bytes,
+            host_netns: None,
         }
     }
 

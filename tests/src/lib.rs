@@ -4,6 +4,7 @@
 //! pins, processes) it takes down again, also after a crash of an earlier run.
 
 pub mod cluster;
+pub mod deployment;
 pub mod foreign;
 pub mod lab;
 pub mod netns;

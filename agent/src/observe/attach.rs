@@ -180,7 +180,7 @@ impl Observer {
     pub fn attach(&mut self, netns: &Path) -> Result<Attached, ObserveError> {
         visit(netns, || {
             let cookie = cookie()?;
-            if cookie == self.own_namespace {
+            if cookie == self.host_namespace {
                 return Err(ObserveError::OwnNamespace);
             }
             let interface = required_interface(netns)?;

@@ -83,8 +83,8 @@ pub enum ObserveError {
         /// Which interface.
         interface: String,
     },
-    /// The file is bound to the agent's own namespace.
-    #[error("it is the agent's own network namespace, not a pod's")]
+    /// The file is bound to the node's own namespace.
+    #[error("it is the node's own network namespace, not a pod's")]
     OwnNamespace,
     /// A system call inside the namespace.
     #[error("cannot {what} in a network namespace: {source}")]

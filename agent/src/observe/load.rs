@@ -20,7 +20,7 @@ use super::btf::Offsets;
 use super::bytecode::bpf_object;
 use super::error::ObserveError;
 use super::exclusive::Ours;
-use super::netns::cookie;
+use super::netns::{cookie, visit};
 use super::ring::RingReader;
 
 /// Settings of the observation.
@@ -31,6 +31,8 @@ pub struct ObserveConfig {
     /// Size of the record ring in bytes, a power of two and a multiple of the page size. A ring that is already pinned
     /// keeps its size.
     pub ring_bytes: u32,
+    /// The node's own network namespace, which is never observed; `None`: the one that we are in.
+    pub host_netns: Option<PathBuf>,
 }
 
 impl Default for ObserveConfig {
@@ -38,6 +40,7 @@ impl Default for ObserveConfig {
         Self {
             bpf_dir: PathBuf::from("/sys/fs/bpf/polproof"),
             ring_bytes: 16 * 1024 * 1024,
+            host_netns: None,
         }
     }
 }
@@ -62,8 +65,8 @@ pub struct Observer {
     pub(super) ebpf: Ebpf,
     pub(super) pins: Pins,
     pub(super) ours: Ours,
-    /// Where the agent itself lives: never a pod's.
-    pub(super) own_namespace: NetnsCookie,
+    /// The node's own: never a pod's.
+    pub(super) host_namespace: NetnsCookie,
     counters: PerCpuArray<MapData, u64>,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -154,7 +157,10 @@ impl Observer {
             ebpf,
             pins: Pins::new(links),
             ours,
-            own_namespace: cookie()?,
+            host_namespace: match &config.host_netns {
+                Some(path) => visit(path, cookie)?,
+                None => cookie()?,
+            },
             counters: PerCpuArray::try_from(counters)?,
             ring: Some(RingReader::new(records)?),
             log,

@@ -128,8 +128,8 @@ fn of_status<K: Watched>(status: &Status, verb: &str, url: &str, credentials: &s
             let verb = said(&status.message, "cannot ", " resource").unwrap_or(verb);
             let user = said(&status.message, "User \"", "\"").unwrap_or("this user");
             format!(
-                "not allowed to {verb} {plural}: add {{apiGroups: [\"{group}\"], resources: [\"{plural}\"], verbs: [\"get\", \
-                 \"list\", \"watch\"]}} to a ClusterRole that is bound to {user} (the API server {url} says: {message}); trying again",
+                "not allowed to {verb} {plural}: add {{apiGroups: [\"{group}\"], resources: [\"{plural}\"], verbs: [\"list\", \
+                 \"watch\"]}} to a ClusterRole that is bound to {user} (the API server {url} says: {message}); trying again",
                 plural = K::PLURAL,
                 group = K::GROUP,
                 message = status.message,
@@ -168,7 +168,7 @@ mod tests {
              \"networkpolicies\" in API group \"networking.k8s.io\" at the cluster scope",
         ));
         let text = of_watch::<NetworkPolicy>(&error, "https://h:1", "kubeconfig k");
-        assert!(text.starts_with("not allowed to watch networkpolicies: add {apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"get\", \"list\", \"watch\"]} to a ClusterRole that is bound to system:serviceaccount:a:b"), "{text}");
+        assert!(text.starts_with("not allowed to watch networkpolicies: add {apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"list\", \"watch\"]} to a ClusterRole that is bound to system:serviceaccount:a:b"), "{text}");
         assert_eq!(remedy(&error, true, true), Remedy::Retry);
     }
 

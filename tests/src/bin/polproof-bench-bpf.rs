@@ -91,6 +91,7 @@ impl Wire {
         let mut observer = Observer::open(&ObserveConfig {
             bpf_dir: self.pins.0.clone(),
             ring_bytes: 16 << 20,
+            host_netns: None,
         })?;
         let ring = observer.take_ring().context("the ring is there once")?;
         observer.attach(self.server.path())?;

@@ -1,10 +1,12 @@
-//! A TCP relay on loopback that can be cut: a network that fails and comes back.
+//! A TCP relay that can be cut: a network that fails and comes back, or a way from one network namespace to another.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use crate::netns::Netns;
 
 /// Relays to one address. Dropped, it ends with all its connections.
 #[derive(Debug)]
@@ -14,9 +16,20 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts to relay.
+    /// Starts to relay from a free port of loopback.
     pub async fn start(to: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::relay(TcpListener::bind("127.0.0.1:0").await?, to)
+    }
+
+    /// Starts to relay from `at` inside a namespace to an address outside of it. Must be called inside a runtime.
+    pub fn out_of(netns: &Netns, at: SocketAddr, to: SocketAddr) -> Result<Self> {
+        let listener = netns.run(|| std::net::TcpListener::bind(at))??;
+        listener.set_nonblocking(true)?;
+        // A socket stays in the namespace that it was made in.
+        Self::relay(TcpListener::from_std(listener)?, to)
+    }
+
+    fn relay(listener: TcpListener, to: SocketAddr) -> Result<Self> {
         let address = listener.local_addr()?;
         let (open, state) = watch::channel(true);
         tokio::spawn(async move {

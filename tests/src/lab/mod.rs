@@ -26,6 +26,7 @@ pub mod traffic;
 pub mod wiring;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
@@ -57,6 +58,17 @@ pub struct Setup {
     pub settle: Duration,
     /// More arguments for every agent.
     pub agent_arguments: Vec<String>,
+    /// An API server that agents and collector watch instead of the lab's manifests.
+    pub kubeconfigs: Option<Kubeconfigs>,
+}
+
+/// How agents and collector reach an API server from their namespaces.
+#[derive(Clone, Debug)]
+pub struct Kubeconfigs {
+    /// The agents'.
+    pub agent: PathBuf,
+    /// The collector's.
+    pub collector: PathBuf,
 }
 
 impl Default for Setup {
@@ -66,6 +78,7 @@ impl Default for Setup {
             grace: Duration::from_secs(1),
             settle: Duration::from_secs(2),
             agent_arguments: Vec::new(),
+            kubeconfigs: None,
         }
     }
 }
@@ -195,6 +208,11 @@ impl Lab {
     /// The namespace of the fabric.
     pub const fn fabric(&self) -> &Netns {
         &self.fabric
+    }
+
+    /// The namespace of the collector and the CLI.
+    pub const fn control(&self) -> &Netns {
+        &self.control
     }
 
     /// Makes a Namespace object.

@@ -1,6 +1,7 @@
 //! The programs under test, started and ended: which arguments they get in a lab.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::certificates::Identity;
 use super::collector::Questions;
 use super::process::{self, Process};
 use super::resident::Resident;
-use super::{COLLECTOR_NAME, COLLECTOR_PORT, Lab, Stop, wait_for, wiring};
+use super::{COLLECTOR_NAME, COLLECTOR_PORT, Kubeconfigs, Lab, Stop, wait_for, wiring};
+use crate::netns::Netns;
 
 impl Lab {
     /// A certificate of the lab's authority, for one DNS name: `NODE.polproof-agent`, `polproof-reader`.
@@ -46,8 +48,7 @@ impl Lab {
                 "--database",
             ])
             .arg(format!("sqlite:{}", dir.join("collector.db").display()))
-            .arg("--manifests")
-            .arg(self.manifests.dir());
+            .args(self.source(|kubeconfigs| &kubeconfigs.collector));
         with_identity(&mut command, &identity);
         self.collector = Some(Process::start(
             &self.lease,
@@ -106,12 +107,24 @@ impl Lab {
     /// # Errors
     /// When it was not built.
     pub fn agent_command(&self, node: usize, identity: &Identity) -> Result<Command> {
+        self.agent_command_in(self.node(node)?.netns(), node, identity)
+    }
+
+    /// The same in another namespace than the node's: a pod's, as without hostNetwork.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn agent_command_in(
+        &self,
+        netns: &Netns,
+        node: usize,
+        identity: &Identity,
+    ) -> Result<Command> {
         let node = self.node(node)?;
-        let mut command = node.netns().command(process::binary("polproof-agent")?)?;
+        let mut command = netns.command(process::binary("polproof-agent")?)?;
         command
             .args(["--node-name", node.name()])
-            .arg("--manifests")
-            .arg(self.manifests.dir())
+            .args(self.source(|kubeconfigs| &kubeconfigs.agent))
             .arg("--netns-dir")
             .arg(node.dir().join("netns"))
             .arg("--bpf-dir")
@@ -129,6 +142,14 @@ impl Lab {
             .args(&self.setup.agent_arguments);
         with_identity(&mut command, identity);
         Ok(command)
+    }
+
+    /// The arguments that say where the cluster's objects come from.
+    fn source(&self, whose: fn(&Kubeconfigs) -> &PathBuf) -> [&Path; 2] {
+        match &self.setup.kubeconfigs {
+            Some(kubeconfigs) => [Path::new("--kubeconfig"), whose(kubeconfigs)],
+            None => [Path::new("--manifests"), self.manifests.dir()],
+        }
     }
 
     /// Starts the agent of a node.

@@ -1,13 +1,15 @@
-//! The addresses of the agent's network namespace, which is the node's: its traffic to its own pods is exempt.
+//! The addresses of the node's network namespace: its traffic to its own pods is exempt.
 //!
 //! They are read again and again: the bridge of a node comes with its first pod, and what kubelet sends from there to
 //! probe that pod must not look like a stranger's.
 
+mod read;
+
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,15 +41,16 @@ impl LocalAddresses {
     }
 }
 
-/// Follows the addresses until cancelled. The first reading is there at once; a later one that fails keeps what was
+/// Follows the addresses of `host_netns`, else of our own namespace, until cancelled. The first reading is there at once; a later one that fails keeps what was
 /// read before it.
 ///
 /// # Errors
 /// They cannot be read.
 pub(crate) fn follow(
+    host_netns: Option<PathBuf>,
     cancel: CancellationToken,
 ) -> anyhow::Result<(LocalAddresses, impl Future<Output = anyhow::Result<()>>)> {
-    follow_by(read, cancel)
+    follow_by(move || read::of_node(host_netns.as_deref()), cancel)
 }
 
 fn follow_by(
@@ -103,26 +106,13 @@ fn follow_by(
     Ok((LocalAddresses { present, again }, task))
 }
 
-fn read() -> anyhow::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-        .context("cannot list the node's addresses")?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(|ip| !ip.is_loopback())
-        .collect();
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::sync::Mutex;
+
+    use anyhow::Context;
 
     use super::*;
 
@@ -134,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_read_is_sorted_and_no_loopback() {
-        let read = read().unwrap();
+        let read = read::of_node(None).unwrap();
         assert!(read.is_sorted() && !read.iter().any(IpAddr::is_loopback));
     }
 
