@@ -261,7 +261,9 @@ fn replaced(text: &str, block: &str) -> Option<String> {
 /// When and on what it was measured.
 fn conditions() -> String {
     let date = capture(Command::new("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default();
+    // The version alone: what follows it names a build, and says nothing to a reader.
     let kernel = read_line("/proc/sys/kernel/osrelease");
+    let kernel = kernel.split('-').next().unwrap_or_default();
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus
         .lines()
