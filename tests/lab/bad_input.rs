@@ -4,12 +4,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use polproof_proto::v1::InconclusiveReason;
 use polproof_tests::lab::certificates::Authority;
 use polproof_tests::lab::process::binary;
 use polproof_tests::lab::{Lab, wait_for};
 
 use crate::Scenario;
-use crate::findings::wait_for_exactly;
+use crate::findings::{judged, summary, wait_for_exactly};
 use crate::verdicts::{PATIENCE, UP, start};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -41,47 +42,30 @@ spec:
 
 fn broken_manifest(lab: &mut Lab) -> Result<()> {
     start(lab)?;
-    for (file, text, mention) in [
-        (
-            "half.yaml",
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: [",
-            "half.yaml",
-        ),
-        ("typo.yaml", SPELLED_WRONG, "m/typo"),
-    ] {
-        lab.manifests().write(file, text)?;
-        let mut last = String::new();
-        wait_for(
-            Duration::from_secs(30),
-            "every node's status names the broken manifest",
-            || {
-                let Ok(status) = lab.questions()?.status() else {
-                    return Ok(None);
-                };
-                let views: Vec<String> = status
-                    .nodes
-                    .iter()
-                    .filter_map(|node| node.snapshot.as_ref())
-                    .map(|view| format!("{} {}", view.problem, view.refused.join(" ")))
-                    .collect();
-                last = views.join("\n");
-                Ok(
-                    (views.len() == 2 && views.iter().all(|view| view.contains(mention)))
-                        .then_some(()),
-                )
-            },
-        )
-        .with_context(|| format!("{mention} in: {last}"))?;
-        if file == "half.yaml" {
-            lab.manifests().remove(file)?;
-        }
-    }
-    // The rest of the cluster is judged as before.
-    let server = lab.pod("m/server-1")?;
-    for to in [server.v4(80), server.v6(80)] {
-        lab.pod("m/no-2")?.resident().connect(to, PATIENCE)?;
-    }
+    lab.manifests()
+        .write("half.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: [")?;
+    wait_for_mention(lab, "half.yaml")?;
+    // The last good view goes on.
+    denied(lab)?;
     wait_for_exactly(lab, 2, Duration::from_secs(30))?;
+    lab.manifests().remove("half.yaml")?;
+
+    // A policy that cannot be read may have let anybody in: nobody is accused.
+    lab.manifests().write("typo.yaml", SPELLED_WRONG)?;
+    wait_for_mention(lab, "m/typo")?;
+    denied(lab)?;
+    let unknown = InconclusiveReason::ExpectationUnknown;
+    wait_for(
+        Duration::from_secs(30),
+        "the denials beside a refused policy are left open",
+        || {
+            let (_, inconclusive) = judged(lab)?;
+            Ok((inconclusive.get(&unknown) == Some(&2)).then_some(()))
+        },
+    )
+    .with_context(|| summary(lab))?;
+    wait_for_exactly(lab, 2, Duration::from_secs(30))?;
+
     lab.manifests().remove("typo.yaml")?;
     wait_for(Duration::from_secs(30), "the status is clean again", || {
         let Ok(status) = lab.questions()?.status() else {
@@ -95,6 +79,37 @@ fn broken_manifest(lab: &mut Lab) -> Result<()> {
         Ok(clean.then_some(()))
     })?;
     Ok(())
+}
+
+/// One connection over each family that the policies deny and nothing stops.
+fn denied(lab: &Lab) -> Result<()> {
+    let server = lab.pod("m/server-1")?;
+    for to in [server.v4(80), server.v6(80)] {
+        lab.pod("m/no-2")?.resident().connect(to, PATIENCE)?;
+    }
+    Ok(())
+}
+
+fn wait_for_mention(lab: &Lab, mention: &str) -> Result<()> {
+    let mut last = String::new();
+    wait_for(
+        Duration::from_secs(30),
+        "every node's status names the broken manifest",
+        || {
+            let Ok(status) = lab.questions()?.status() else {
+                return Ok(None);
+            };
+            let views: Vec<String> = status
+                .nodes
+                .iter()
+                .filter_map(|node| node.snapshot.as_ref())
+                .map(|view| format!("{} {}", view.problem, view.refused.join(" ")))
+                .collect();
+            last = views.join("\n");
+            Ok((views.len() == 2 && views.iter().all(|view| view.contains(mention))).then_some(()))
+        },
+    )
+    .with_context(|| format!("{mention} in: {last}"))
 }
 
 fn wrong_certificate(lab: &mut Lab) -> Result<()> {
