@@ -292,13 +292,18 @@ pub(crate) fn family(explanation: v1::Explanation) -> Family {
                 policies: walk
                     .policies
                     .into_iter()
-                    .map(|policy| Policy {
-                        policy: printable(policy.policy),
-                        rules: policy.rules.into_iter().map(printable).collect(),
-                    })
+                    .map(|said| policy(said.policy, said.rules))
                     .collect(),
             })
             .collect(),
+    }
+}
+
+/// What one policy said, as it may be printed.
+fn policy(name: String, rules: Vec<String>) -> Policy {
+    Policy {
+        policy: printable(name),
+        rules: rules.into_iter().map(printable).collect(),
     }
 }
 
@@ -325,10 +330,7 @@ pub(crate) fn answer(answer: ask::Answer) -> Family {
                 policies: walk
                     .policies
                     .into_iter()
-                    .map(|policy| Policy {
-                        policy: printable(policy.policy),
-                        rules: policy.rules.into_iter().map(printable).collect(),
-                    })
+                    .map(|said| policy(said.policy, said.rules))
                     .collect(),
             })
             .collect(),

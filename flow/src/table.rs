@@ -176,15 +176,16 @@ impl Attempts {
             out.push(slot);
             self.looks.push(Reverse((now.plus(LOOK), slot)));
         }
-        let slots = &self.slots;
-        out.sort_unstable_by_key(|slot| {
-            slots
-                .get(*slot as usize)
-                .and_then(Option::as_ref)
-                .map(|attempt| (attempt.first, attempt.key))
-        });
+        self.sort_by_first_syn(out);
         out.dedup();
         self.early.expire(now);
+    }
+
+    /// So that the order of reading does not matter.
+    fn sort_by_first_syn(&self, slots: &mut [u32]) {
+        slots.sort_unstable_by_key(|slot| {
+            self.slot(*slot).map(|attempt| (attempt.first, attempt.key))
+        });
     }
 
     /// The verdict is given.
@@ -212,13 +213,7 @@ impl Attempts {
                 out.push(slot);
             }
         }
-        let slots = &self.slots;
-        out.sort_unstable_by_key(|slot| {
-            slots
-                .get(*slot as usize)
-                .and_then(Option::as_ref)
-                .map(|attempt| (attempt.first, attempt.key))
-        });
+        self.sort_by_first_syn(out);
     }
 
     /// Attempts evicted without a verdict since the last call.
