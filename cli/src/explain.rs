@@ -41,7 +41,7 @@ pub(crate) async fn run(
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&explanation)?,
-        Format::Table | Format::Wide => screen.write(&text(&explanation, screen))?,
+        _ => screen.write(&text(&explanation, screen))?,
     }
     Ok(FINE)
 }

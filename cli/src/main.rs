@@ -14,16 +14,22 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _, ValueEnum as _};
 
 mod args;
+mod audit;
+mod check;
 mod connect;
 mod convert;
+mod diff;
 mod explain;
 mod failure;
+mod fix;
 mod follow;
+mod matrix;
 mod output;
 mod printable;
+mod source;
 mod status;
 mod view;
 mod violations;
@@ -62,6 +68,20 @@ fn run() -> Result<u8, Failure> {
     };
     let args =
         Args::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))?;
+    let formats = args.command.formats();
+    if !formats.contains(&args.global.output) {
+        let word = |format: &args::Format| {
+            format
+                .to_possible_value()
+                .map_or_else(String::new, |value| value.get_name().to_owned())
+        };
+        let known: Vec<_> = formats.iter().map(word).collect();
+        return Err(Failure::usage(format!(
+            "this command cannot print {}; give -o {}",
+            word(&args.global.output),
+            known.join(", ")
+        )));
+    }
     let screen = Screen::new(args.global.output, args.global.color);
     if let Command::Completion { shell } = args.command {
         let mut script = Vec::new();
@@ -82,6 +102,11 @@ fn run() -> Result<u8, Failure> {
             }
             Command::Violations(options) => violations::run(&args.global, &options, &screen).await,
             Command::Explain(options) => explain::run(&args.global, &options, &screen).await,
+            Command::Audit(options) => audit::run(&options, &screen).await,
+            Command::Fix(options) => fix::run(&options, &screen).await,
+            Command::Check(options) => check::run(&options, &screen).await,
+            Command::Matrix(options) => matrix::run(&options, &screen).await,
+            Command::Diff(options) => diff::run(&options, &screen).await,
             Command::Completion { .. } => Ok(failure::FINE),
         }
     })

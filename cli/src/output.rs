@@ -118,7 +118,7 @@ impl Screen {
         let text = match self.format {
             Format::Yaml => serde_saphyr::to_string(value)
                 .map_err(|error| Failure::usage(format!("cannot write YAML: {error}")))?,
-            Format::Json | Format::Table | Format::Wide => {
+            _ => {
                 let mut text = serde_json::to_string_pretty(value)
                     .map_err(|error| Failure::usage(format!("cannot write JSON: {error}")))?;
                 text.push('\n');

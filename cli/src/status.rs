@@ -29,7 +29,7 @@ pub(crate) async fn run(
     let status = convert::status(status);
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&status)?,
-        Format::Table | Format::Wide => screen.write(&text(&status, screen))?,
+        _ => screen.write(&text(&status, screen))?,
     }
     let failing = status
         .nodes

@@ -115,7 +115,7 @@ pub(crate) async fn run(
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&all)?,
-        Format::Table | Format::Wide => screen.write(&table(&all, options, screen))?,
+        _ => screen.write(&table(&all, options, screen))?,
     }
     Ok(if violations > 0 { VIOLATIONS } else { FINE })
 }

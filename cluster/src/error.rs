@@ -58,6 +58,14 @@ pub enum ClusterError {
         /// Which bound was passed.
         problem: String,
     },
+    /// Not every kind could be listed in time.
+    #[error("the cluster could not be read within {patience:?}: {problem}")]
+    NotListed {
+        /// How long it was tried.
+        patience: std::time::Duration,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// Changes of a folder cannot be followed.
     #[error(
         "{path}: changes cannot be followed: {problem}; raise fs.inotify.max_user_watches or max_user_instances if they are used up"

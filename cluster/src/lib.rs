@@ -18,10 +18,12 @@ pub mod manifests;
 mod object;
 mod owner;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use polproof_policy::{Snapshot, State};
+use polproof_policy::{Key, Kind, NamespacedName, Snapshot, State};
 
 pub use error::ClusterError;
 
@@ -37,11 +39,25 @@ pub enum SourceKind {
 /// An object that is left out of the snapshot because no API server would take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
+    /// Its kind, namespace and name.
+    pub key: Key,
     /// Which: kind, namespace and name, and the file if it comes from one.
     pub object: String,
     /// The field, what is wrong with it and what to write instead.
     pub reason: String,
 }
+
+/// A place in a file of manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file; `-` for standard input.
+    pub file: PathBuf,
+    /// The first line of the document, from 1.
+    pub line: u64,
+}
+
+/// Where objects stand, refused ones included.
+pub type Origins = BTreeMap<(Kind, NamespacedName), Origin>;
 
 /// The cluster at one moment, as far as it is known.
 #[derive(Clone, Debug)]
@@ -57,6 +73,8 @@ pub struct View {
     pub source: SourceKind,
     /// Objects that are left out, by name.
     pub refused: Arc<[Refused]>,
+    /// Where each object stands, if it comes from files.
+    pub origins: Arc<Origins>,
     /// Why the view may be behind the cluster, what was tried and what to do; `None` while the
     /// source answers.
     pub problem: Option<String>,
@@ -71,6 +89,7 @@ impl View {
             ready: false,
             source,
             refused: Arc::from([]),
+            origins: Arc::default(),
             problem: None,
         }
     }

@@ -98,6 +98,7 @@ pub(crate) fn compile_object<K: Watched>(object: &K, origin: Option<&str>) -> Co
             Compiled::Refused(
                 key_of(object),
                 Refused {
+                    key: key_of(object),
                     object: name,
                     reason: format!("{}: {}; {}", refusal.field, refusal.problem, refusal.remedy),
                 },

@@ -148,6 +148,7 @@ impl Owner {
             at: SystemTime::now(),
             ready: self.listed.len() == Kind::ALL.len(),
             source: self.source,
+            origins: Arc::default(),
             refused: self
                 .refused
                 .values()
@@ -208,6 +209,7 @@ mod tests {
             finished: false,
             ports: Vec::new(),
             owner: None,
+            annotations: Default::default(),
         }))
     }
 
@@ -219,6 +221,7 @@ mod tests {
         Compiled::Refused(
             pod(name, uid).key(),
             Refused {
+                key: pod(name, uid).key(),
                 object: name.to_owned(),
                 reason: "bad".to_owned(),
             },
@@ -311,6 +314,8 @@ mod tests {
             isolates_egress: false,
             ingress: Vec::new(),
             egress: Vec::new(),
+            written: Default::default(),
+            annotations: Default::default(),
         }))
     }
 
@@ -318,6 +323,7 @@ mod tests {
         Compiled::Refused(
             policy(name, uid).key(),
             Refused {
+                key: policy(name, uid).key(),
                 object: name.to_owned(),
                 reason: "bad".to_owned(),
             },

@@ -19,6 +19,7 @@ pub mod ask;
 pub mod compile;
 pub mod evaluate;
 pub mod explain;
+pub mod lint;
 pub mod model;
 #[cfg(feature = "reference")]
 pub mod reference;
@@ -26,7 +27,8 @@ mod selector;
 pub mod state;
 
 pub use evaluate::{
-    Decision, DirectionVerdict, Endpoint, Expectation, PolicyRef, Query, UnknownReason, Verdict,
+    AdminRef, Decision, DirectionVerdict, Endpoint, Expectation, PolicyRef, Query, UnknownReason,
+    Verdict,
 };
 pub use model::{Direction, Family, Key, Kind, NamespacedName, Object, Protocol, Uid};
 pub use state::{Change, IpOwner, Snapshot, State};

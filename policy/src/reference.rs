@@ -33,6 +33,8 @@ pub enum Decided {
     Exempt,
     /// See [`Decision::Rule`].
     Rule(NamespacedName, Option<usize>),
+    /// See [`Decision::Admin`]: the policy's name and the rule.
+    Admin(Arc<str>, usize),
     /// See [`Decision::NoRule`].
     NoRule,
 }
@@ -46,6 +48,7 @@ impl From<&DirectionVerdict<'_>> for Answer {
                 Decision::NotIsolated => Decided::NotIsolated,
                 Decision::Exempt => Decided::Exempt,
                 Decision::Rule(by) => Decided::Rule(by.policy.id.clone(), by.rule),
+                Decision::Admin(by) => Decided::Admin(Arc::clone(&by.policy.name), by.rule),
                 Decision::NoRule => Decided::NoRule,
             },
             isolating: verdict.isolating.iter().map(|p| p.id.clone()).collect(),

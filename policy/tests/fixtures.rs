@@ -311,6 +311,7 @@ fn words(answer: &Answer) -> String {
         Decided::Exempt => "exempt".to_owned(),
         Decided::Rule(policy, Some(rule)) => format!("{policy} rule {rule}"),
         Decided::Rule(policy, None) => policy.to_string(),
+        Decided::Admin(policy, rule) => format!("{policy} rule {rule}"),
         Decided::NoRule => {
             let names: Vec<_> = answer.isolating.iter().map(ToString::to_string).collect();
             names.join(", ")

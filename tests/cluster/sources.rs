@@ -168,7 +168,15 @@ fn plain(mut object: Object) -> Object {
             let o = std::sync::Arc::make_mut(o);
             o.uid = none();
             o.generation = 0;
+            // The server fills policyTypes in, and leaves empty lists out.
+            o.written = Default::default();
         }
+        Object::AdminPolicy(o) => {
+            let o = std::sync::Arc::make_mut(o);
+            o.uid = none();
+            o.generation = 0;
+        }
+        Object::ForeignPolicy(o) => std::sync::Arc::make_mut(o).uid = none(),
     }
     object
 }

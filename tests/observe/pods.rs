@@ -43,6 +43,7 @@ fn pod(uid: &str, name: &str, ip: &str) -> Pod {
         finished: false,
         ports: Vec::new(),
         owner: None,
+        annotations: Default::default(),
     }
 }
 

@@ -47,6 +47,7 @@ fn view() -> Arc<View> {
         name: "shop".into(),
         uid: Uid("shop".into()),
         labels: BTreeMap::new(),
+        annotations: Default::default(),
     })));
     for (name, address) in [("client", "10.1.0.1"), ("server", "10.1.0.2")] {
         state.apply(Object::Pod(Arc::new(Pod {
@@ -59,6 +60,7 @@ fn view() -> Arc<View> {
             finished: false,
             ports: Vec::new(),
             owner: None,
+            annotations: Default::default(),
         })));
     }
     state.apply(Object::NetworkPolicy(Arc::new(NetworkPolicy {
@@ -70,6 +72,8 @@ fn view() -> Arc<View> {
         isolates_egress: false,
         ingress: Vec::new(),
         egress: Vec::new(),
+        written: Default::default(),
+        annotations: Default::default(),
     })));
     Arc::new(View {
         snapshot: state.snapshot(),

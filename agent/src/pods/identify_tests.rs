@@ -77,6 +77,7 @@ fn pod(uid: &str, ips: &[&str]) -> Pod {
         finished: false,
         ports: Vec::new(),
         owner: None,
+        annotations: Default::default(),
     }
 }
 

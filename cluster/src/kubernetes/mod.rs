@@ -19,6 +19,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use polproof_policy::Kind;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,29 @@ impl Default for KubernetesConfig {
     }
 }
 
+/// Reads a cluster once.
+///
+/// # Errors
+/// As [`watch`]; and [`ClusterError::NotListed`] if not everything is listed in time.
+pub async fn load(config: KubernetesConfig, patience: Duration) -> Result<View, ClusterError> {
+    let cancel = CancellationToken::new();
+    let mut views = watch(config, cancel.clone())?;
+    let listed = tokio::time::timeout(patience, views.wait_for(|view| view.ready)).await;
+    let view = listed
+        .ok()
+        .and_then(Result::ok)
+        .map(|view| View::clone(&view));
+    cancel.cancel();
+    view.ok_or_else(|| ClusterError::NotListed {
+        patience,
+        problem: views
+            .borrow()
+            .problem
+            .clone()
+            .unwrap_or_else(|| "it answers too slowly".to_owned()),
+    })
+}
+
 /// Watches a cluster until cancelled or until the last receiver is dropped.
 ///
 /// Must be called inside a tokio runtime. It fails only for what will not heal by itself: a
@@ -98,6 +122,12 @@ pub fn watch(
     tokio::spawn(follow::<Pod>(watch.clone()));
     tokio::spawn(follow::<Service>(watch.clone()));
     tokio::spawn(follow::<EndpointSlice>(watch));
+    let optional = updates.clone();
+    tokio::spawn(async move {
+        for kind in Kind::ALL.into_iter().skip(6) {
+            let _ = optional.send(owner::Update::Reset(kind, Vec::new())).await;
+        }
+    });
     tokio::spawn(heartbeat::run(
         connector,
         config.heartbeat,

@@ -28,6 +28,8 @@ pub struct WatchStats {
     network_policies: KindStats,
     services: KindStats,
     endpoint_slices: KindStats,
+    /// The kinds that only some clusters serve, together.
+    optional: KindStats,
 }
 
 impl WatchStats {
@@ -40,6 +42,13 @@ impl WatchStats {
             Kind::NetworkPolicy => &self.network_policies,
             Kind::Service => &self.services,
             Kind::EndpointSlice => &self.endpoint_slices,
+            Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::CalicoGlobalNetworkPolicy => &self.optional,
         }
     }
 }

@@ -35,7 +35,14 @@ impl Contents {
                 let object = format!("{} {} ({origin})", K::kind(&()), shown(&key.id));
                 // A key of its own, for the first definition may be refused too.
                 key.id.name = Arc::from(format!("{} ({origin})", key.id.name));
-                Compiled::Refused(key, Refused { object, reason })
+                Compiled::Refused(
+                    key.clone(),
+                    Refused {
+                        key,
+                        object,
+                        reason,
+                    },
+                )
             }
             None => {
                 self.seen
@@ -60,7 +67,14 @@ impl Contents {
         self.objects
             .entry(kind)
             .or_default()
-            .push(Compiled::Refused(key, Refused { object, reason }));
+            .push(Compiled::Refused(
+                key.clone(),
+                Refused {
+                    key,
+                    object,
+                    reason,
+                },
+            ));
     }
 
     /// Counts an object of a kind that the engine does not know.
@@ -96,6 +110,7 @@ impl Contents {
                     Arc::from("kubernetes.io/metadata.name"),
                     Arc::clone(name),
                 )]),
+                annotations: Default::default(),
             })))
         });
         self.objects

@@ -1,6 +1,7 @@
 //! Which files are manifests, and their text, within bounds.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::ClusterError;
@@ -23,6 +24,9 @@ const MAX_BYTES: u64 = 1 << 30;
 /// its folders, without hidden ones; a mounted ConfigMap keeps its versions in `..` folders and links to
 /// them. Of a file: that file, whatever its name.
 pub(super) fn files(path: &Path) -> Result<Vec<Text>, ClusterError> {
+    if path == Path::new("-") {
+        return standard_input(path).map(|text| vec![text]);
+    }
     let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let mut paths = Vec::new();
     if meta.is_dir() {
@@ -49,6 +53,26 @@ pub(super) fn files(path: &Path) -> Result<Vec<Text>, ClusterError> {
             Ok(Text { path: file, text })
         })
         .collect()
+}
+
+/// What kustomize, Helm or kubectl print into a pipe.
+fn standard_input(path: &Path) -> Result<Text, ClusterError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| unreadable(path, &error))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(too_much(
+            path,
+            format!("more than {} MiB of manifests", MAX_BYTES >> 20),
+        ));
+    }
+    Ok(Text {
+        path: path.to_owned(),
+        text,
+    })
 }
 
 fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<(), ClusterError> {

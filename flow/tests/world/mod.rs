@@ -58,6 +58,7 @@ pub fn pod(name: &str, uid: &str, address: &str) -> Pod {
         finished: false,
         ports: Vec::new(),
         owner: None,
+        annotations: Default::default(),
     }
 }
 
@@ -65,6 +66,7 @@ pub fn node(name: &str, address: &str, cidr: &str) -> Node {
     Node {
         name: name.into(),
         uid: Uid(format!("node-{name}").into()),
+        labels: Default::default(),
         addresses: vec![ip(address)],
         pod_cidrs: vec![cidr.parse().unwrap()],
     }
@@ -87,6 +89,8 @@ pub fn guard(generation: i64) -> NetworkPolicy {
             ports: Vec::new(),
         }],
         egress: Vec::new(),
+        written: Default::default(),
+        annotations: Default::default(),
     }
 }
 
@@ -96,6 +100,7 @@ pub fn cluster() -> State {
         name: "shop".into(),
         uid: Uid("ns".into()),
         labels: BTreeMap::new(),
+        annotations: Default::default(),
     })));
     for node in [
         node("here", "192.168.0.1", "10.1.0.0/24"),

@@ -122,6 +122,7 @@ pub(crate) fn cluster(sizes: &Sizes) -> Vec<(Kind, Vec<Object>)> {
                 ("team", TEAMS[number % TEAMS.len()]),
                 ("env", ["prod", "test", "dev"][number % 3]),
             ]),
+            annotations: Default::default(),
         })));
     }
     let mut nodes = Vec::new();
@@ -129,6 +130,7 @@ pub(crate) fn cluster(sizes: &Sizes) -> Vec<(Kind, Vec<Object>)> {
         nodes.push(Object::Node(Arc::new(Node {
             name: Arc::from(format!("node-{number}")),
             uid: uid(&mut random),
+            labels: Default::default(),
             addresses: vec![IpAddr::from([192, 168, 0, number])],
             pod_cidrs: vec![format!("10.{number}.0.0/16").parse().unwrap()],
         })));
@@ -194,6 +196,7 @@ fn pod(number: usize, sizes: &Sizes, random: &mut Random) -> Pod {
             },
         ],
         owner: Some((Arc::from("ReplicaSet"), Arc::from(format!("{app}-{tier}")))),
+        annotations: Default::default(),
     }
 }
 
@@ -211,6 +214,8 @@ fn policy(number: usize, sizes: &Sizes, random: &mut Random) -> NetworkPolicy {
         isolates_egress: nth < 2,
         ingress: Vec::new(),
         egress: Vec::new(),
+        written: Default::default(),
+        annotations: Default::default(),
     };
     match nth {
         0 => {}
@@ -245,7 +250,11 @@ fn policy(number: usize, sizes: &Sizes, random: &mut Random) -> NetworkPolicy {
 }
 
 const fn port(protocol: Protocol, port: PortMatch) -> PolicyPort {
-    PolicyPort { protocol, port }
+    PolicyPort {
+        protocol,
+        port,
+        end_port_written: false,
+    }
 }
 
 fn rule(random: &mut Random) -> Rule {

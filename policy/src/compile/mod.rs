@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::{Labels, NamespacedName, Uid};
+use crate::model::{Annotations, Labels, NamespacedName, Uid};
 use path::Path;
 
 /// An object that cannot be part of a cluster, and why.
@@ -101,5 +101,15 @@ fn labels_of(meta: &ObjectMeta, root: &Path<'_>) -> Result<Labels, Refusal> {
             validate::label_value(value, &labels.key(key))?;
             Ok((Arc::from(key.as_str()), Arc::from(value.as_str())))
         })
+        .collect()
+}
+
+/// The annotations that are ours; the API server puts no bound on their values but the size of the whole.
+fn annotations_of(meta: &ObjectMeta) -> Annotations {
+    meta.annotations
+        .iter()
+        .flatten()
+        .filter(|(key, _)| key.starts_with("polproof.io/"))
+        .map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str())))
         .collect()
 }

@@ -5,8 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::path::Path;
-use super::{Refusal, id_of, labels_of, subject, uid_of, validate};
-use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule, Selector};
+use super::{Refusal, annotations_of, id_of, labels_of, subject, uid_of, validate};
+use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule, Selector, Written};
 
 /// Converts a NetworkPolicy.
 ///
@@ -60,6 +60,15 @@ pub fn network_policy(policy: &api::NetworkPolicy) -> Result<NetworkPolicy, Refu
         isolates_egress,
         ingress,
         egress,
+        written: Written {
+            policy_types: spec
+                .policy_types
+                .as_ref()
+                .is_some_and(|types| !types.is_empty()),
+            ingress: spec.ingress.is_some(),
+            egress: spec.egress.is_some(),
+        },
+        annotations: annotations_of(&policy.metadata),
     })
 }
 
@@ -198,5 +207,9 @@ fn port(given: &api::NetworkPolicyPort, path: &Path<'_>) -> Result<PolicyPort, R
             PortMatch::Named(validate::port_name(name, &path.field("port"))?)
         }
     };
-    Ok(PolicyPort { protocol, port })
+    Ok(PolicyPort {
+        protocol,
+        port,
+        end_port_written: given.end_port.is_some(),
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 
 use super::path::Path;
-use super::{Refusal, labels_of, name_of, subject, uid_of, validate};
+use super::{Refusal, annotations_of, labels_of, name_of, subject, uid_of, validate};
 use crate::model::{Namespace, NamespacedName, Node};
 
 /// Converts a Namespace.
@@ -24,6 +24,7 @@ pub fn namespace(namespace: &api::Namespace) -> Result<Namespace, Refusal> {
         uid: uid_of("Namespace", &namespace.metadata, &id),
         name,
         labels,
+        annotations: annotations_of(&namespace.metadata),
     })
 }
 
@@ -64,10 +65,12 @@ pub fn node(node: &api::Node) -> Result<Node, Refusal> {
         }
     }
 
+    let labels = labels_of(&node.metadata, &root)?;
     let id = NamespacedName::new("", Arc::clone(&name));
     Ok(Node {
         uid: uid_of("Node", &node.metadata, &id),
         name,
+        labels,
         addresses,
         pod_cidrs,
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 
 use super::path::Path;
-use super::{Refusal, id_of, labels_of, subject, uid_of, validate};
+use super::{Refusal, annotations_of, id_of, labels_of, subject, uid_of, validate};
 use crate::model::{ContainerPort, Pod};
 
 /// Converts a Pod. Ports are those of containers and of sidecars (init containers with
@@ -80,6 +80,7 @@ pub fn pod(pod: &api::Pod) -> Result<Pod, Refusal> {
         finished: matches!(phase, Some("Succeeded" | "Failed")),
         ports,
         owner,
+        annotations: annotations_of(&pod.metadata),
     })
 }
 

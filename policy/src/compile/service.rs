@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::path::Path;
 use super::{Refusal, id_of, labels_of, subject, uid_of, validate};
-use crate::model::{EndpointSlice, Service, ServicePort, SliceEndpoint, Uid};
+use crate::model::{EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort, Uid};
 
 /// Converts a Service.
 ///
@@ -21,6 +22,8 @@ pub fn service(service: &api::Service) -> Result<Service, Refusal> {
     labels_of(&service.metadata, &root)?;
 
     let mut addresses = Vec::new();
+    let mut cluster_ips = Vec::new();
+    let mut selector = None;
     let mut ports = Vec::new();
     if let Some(spec) = &service.spec {
         let spec_path = root.field("spec");
@@ -31,10 +34,21 @@ pub fn service(service: &api::Service) -> Result<Service, Refusal> {
         if let Some(text) = &spec.cluster_ip {
             add_address(text, &spec_path.field("clusterIP"), &mut addresses)?;
         }
+        cluster_ips.clone_from(&addresses);
         let list = spec_path.field("externalIPs");
         for (index, text) in spec.external_ips.iter().flatten().enumerate() {
             add_address(text, &list.index(index), &mut addresses)?;
         }
+        selector = spec
+            .selector
+            .as_ref()
+            .filter(|pairs| !pairs.is_empty())
+            .map(|pairs| {
+                let pairs = pairs.iter();
+                pairs
+                    .map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str())))
+                    .collect()
+            });
         let list = spec_path.field("ports");
         for (index, port) in spec.ports.iter().flatten().enumerate() {
             let path = list.index(index);
@@ -45,6 +59,22 @@ pub fn service(service: &api::Service) -> Result<Service, Refusal> {
                     .filter(|n| !n.is_empty())
                     .map(Arc::from),
                 port: validate::port_number(port.port, &path.field("port"))?,
+                target: match &port.target_port {
+                    None => {
+                        TargetPort::Number(validate::port_number(port.port, &path.field("port"))?)
+                    }
+                    // An empty one is how some writers say that there is none.
+                    Some(IntOrString::Int(0)) => {
+                        TargetPort::Number(validate::port_number(port.port, &path.field("port"))?)
+                    }
+                    Some(IntOrString::Int(number)) => TargetPort::Number(validate::port_number(
+                        *number,
+                        &path.field("targetPort"),
+                    )?),
+                    Some(IntOrString::String(name)) => {
+                        TargetPort::Name(validate::port_name(name, &path.field("targetPort"))?)
+                    }
+                },
                 // 0 is how an unassigned node port is written.
                 node_port: match port.node_port {
                     None | Some(0) => None,
@@ -75,6 +105,8 @@ pub fn service(service: &api::Service) -> Result<Service, Refusal> {
         uid: uid_of("Service", &service.metadata, &id),
         id,
         addresses,
+        cluster_ips,
+        selector,
         ports,
     })
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Direction, Family, NetworkPolicy, Pod, Protocol};
+use crate::model::{AdminPolicy, Direction, Family, NetworkPolicy, Pod, Protocol};
 
 pub(crate) use network_policy::{Connection, End, isolation_of, walk};
 pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports, SeenAs};
@@ -71,6 +71,10 @@ pub enum UnknownReason {
     /// No rule that we could read admits it, but a NetworkPolicy of the pod's namespace was refused, and the rules by
     /// which it admits are not known.
     RefusedPolicy,
+    /// Two admin or two baseline policies of one priority disagree, and the API leaves their order open.
+    EqualPriority,
+    /// The verdict depends on what a domain name means at the moment.
+    DomainName,
 }
 
 impl fmt::Display for UnknownReason {
@@ -81,6 +85,8 @@ impl fmt::Display for UnknownReason {
             Self::HostNetworkPod => "a hostNetwork pod",
             Self::MixedFamilies => "addresses of different families",
             Self::RefusedPolicy => "a refused policy may admit it",
+            Self::EqualPriority => "policies of equal priority disagree",
+            Self::DomainName => "a rule by domain name",
         })
     }
 }
@@ -95,6 +101,15 @@ pub struct PolicyRef<'a> {
     pub rule: Option<usize>,
 }
 
+/// A rule of the admin or baseline tier.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminRef<'a> {
+    /// The policy.
+    pub policy: &'a Arc<AdminPolicy>,
+    /// Rule index in `spec.ingress` or `spec.egress`.
+    pub rule: usize,
+}
+
 /// Why a direction came out as it did.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'a> {
@@ -106,6 +121,8 @@ pub enum Decision<'a> {
     Exempt,
     /// This rule admits it (the first in order of policy name and rule index).
     Rule(PolicyRef<'a>),
+    /// This rule of the admin or baseline tier allows or denies it.
+    Admin(AdminRef<'a>),
     /// Isolated, and no rule admits it. The policies that isolate are listed by
     /// [`DirectionVerdict::isolating`].
     NoRule,

@@ -199,6 +199,15 @@ fn because(
             UnknownReason::MixedFamilies => {
                 "one address is IPv4 and the other IPv6: no packet can look like that".to_owned()
             }
+            UnknownReason::EqualPriority => {
+                "two policies of equal priority disagree, and the API leaves their order open"
+                    .to_owned()
+            }
+            UnknownReason::DomainName => {
+                format!(
+                    "it depends on a domain name whether {arrow} is allowed, and names change their meaning"
+                )
+            }
             UnknownReason::RefusedPolicy => format!(
                 "{}; but {} could not be evaluated, and may admit it",
                 no_rule(direction, governed, peer, verdict),
@@ -225,6 +234,12 @@ fn because(
             Some(rule) => format!("rule {rule} of policy {} admits {arrow}", by.policy.id),
             None => format!("policy {} decides on {arrow}", by.policy.id),
         },
+        Decision::Admin(by) => format!(
+            "rule {} of {} {} decides on {arrow}",
+            by.rule,
+            by.policy.kind.kind().name(),
+            by.policy.name
+        ),
         Decision::NoRule => no_rule(direction, governed, peer, verdict),
     }
 }

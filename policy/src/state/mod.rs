@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 
 use crate::evaluate::{PodEntry, SeenAs};
 use crate::model::{
-    EndpointSlice, Family, Key, Kind, Namespace, NamespacedName, NetworkPolicy, Node, Object, Pod,
-    Selector, Service, Uid,
+    AdminPolicy, EndpointSlice, Family, ForeignPolicy, Key, Kind, Namespace, NamespacedName,
+    NetworkPolicy, Node, Object, Pod, Selector, Service, Uid,
 };
 use groups::{GroupKey, Groups, Scope};
 use policies::Policies;
@@ -163,6 +163,8 @@ impl State {
             Object::NetworkPolicy(policy) => self.put_policy(&policy, stale),
             Object::Service(service) => self.put_service(service),
             Object::EndpointSlice(slice) => self.put_slice(slice),
+            Object::AdminPolicy(policy) => self.put_admin(policy),
+            Object::ForeignPolicy(policy) => self.put_foreign(policy),
         }
     }
 
@@ -182,6 +184,21 @@ impl State {
             Kind::EndpointSlice => {
                 self.store.slices.remove(&key.id);
             }
+            Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::ClusterNetworkPolicy => {
+                self.store
+                    .admin_policies
+                    .remove(&(key.kind, Arc::clone(&key.id.name)));
+            }
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::CalicoGlobalNetworkPolicy => {
+                self.store
+                    .foreign_policies
+                    .remove(&(key.kind, key.id.clone()));
+            }
         }
         true
     }
@@ -196,6 +213,19 @@ impl State {
             Kind::NetworkPolicy => store.policies.get(id).map(|held| &held.uid),
             Kind::Service => store.services.get(id).map(|held| &held.uid),
             Kind::EndpointSlice => store.slices.get(id).map(|held| &held.uid),
+            Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::ClusterNetworkPolicy => store
+                .admin_policies
+                .get(&(kind, Arc::clone(&id.name)))
+                .map(|held| &held.uid),
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::CalicoGlobalNetworkPolicy => store
+                .foreign_policies
+                .get(&(kind, id.clone()))
+                .map(|held| &held.uid),
         }
     }
 
@@ -231,6 +261,23 @@ impl State {
             Kind::EndpointSlice => {
                 let held = store.slices.values();
                 held.map(|o| key(o.id.clone(), &o.uid)).collect()
+            }
+            Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::ClusterNetworkPolicy => {
+                let held = store.admin_policies.values();
+                held.filter(|o| o.kind.kind() == kind)
+                    .map(|o| key(cluster_wide(&o.name), &o.uid))
+                    .collect()
+            }
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::CalicoGlobalNetworkPolicy => {
+                let held = store.foreign_policies.values();
+                held.filter(|o| o.kind.kind() == kind)
+                    .map(|o| key(o.id.clone(), &o.uid))
+                    .collect()
             }
         }
     }
@@ -403,6 +450,24 @@ impl State {
             return false;
         }
         self.store.slices.insert(slice.id.clone(), slice);
+        true
+    }
+
+    fn put_admin(&mut self, policy: Arc<AdminPolicy>) -> bool {
+        let key = (policy.kind.kind(), Arc::clone(&policy.name));
+        if self.store.admin_policies.get(&key) == Some(&policy) {
+            return false;
+        }
+        self.store.admin_policies.insert(key, policy);
+        true
+    }
+
+    fn put_foreign(&mut self, policy: Arc<ForeignPolicy>) -> bool {
+        let key = (policy.kind.kind(), policy.id.clone());
+        if self.store.foreign_policies.get(&key) == Some(&policy) {
+            return false;
+        }
+        self.store.foreign_policies.insert(key, policy);
         true
     }
 

@@ -186,6 +186,7 @@ mod tests {
             finished: false,
             ports: Vec::new(),
             owner: None,
+            annotations: Default::default(),
         };
         Arc::new(PodEntry {
             uid,

@@ -13,8 +13,8 @@ use crate::evaluate::{
 };
 use crate::explain::{Explanation, explain};
 use crate::model::{
-    Direction, EndpointSlice, Family, Kind, Labels, Namespace, NamespacedName, NetworkPolicy, Node,
-    Object, Pod, Protocol, Service, Uid,
+    AdminPolicy, Direction, EndpointSlice, Family, ForeignPolicy, Kind, Labels, Namespace,
+    NamespacedName, NetworkPolicy, Node, Object, Pod, Protocol, Service, Uid,
 };
 
 /// The label that every namespace has, whatever its object says.
@@ -32,6 +32,8 @@ pub(crate) struct Store {
     pub(crate) refused: RefusedPolicies,
     pub(super) services: ByName<Arc<Service>>,
     pub(super) slices: ByName<Arc<EndpointSlice>>,
+    pub(super) admin_policies: imbl::OrdMap<(Kind, Arc<str>), Arc<AdminPolicy>>,
+    pub(super) foreign_policies: imbl::OrdMap<(Kind, NamespacedName), Arc<ForeignPolicy>>,
     pub(super) namespaces: imbl::OrdMap<Arc<str>, Arc<Namespace>>,
     pub(super) nodes: imbl::OrdMap<Arc<str>, Arc<Node>>,
     /// Living pods with a network of their own.
@@ -234,6 +236,38 @@ impl Snapshot {
         self.store.slices.values()
     }
 
+    /// All policies of the admin and baseline tiers, by kind and name.
+    pub fn admin_policies(&self) -> impl Iterator<Item = &Arc<AdminPolicy>> {
+        self.store.admin_policies.values()
+    }
+
+    /// All policies of CNIs' own APIs, by kind and name.
+    pub fn foreign_policies(&self) -> impl Iterator<Item = &Arc<ForeignPolicy>> {
+        self.store.foreign_policies.values()
+    }
+
+    /// The labels of a namespace as selectors see them: `kubernetes.io/metadata.name` is always its name. The namespace's
+    /// object need not be known.
+    pub fn namespace_labels(&self, name: &Arc<str>) -> Labels {
+        self.store.namespace_labels(name)
+    }
+
+    /// The policies of CNIs' own APIs that may select a pod: they are not evaluated, and may change what happens to it.
+    pub fn foreign_policies_of<'s>(
+        &'s self,
+        pod: &'s Pod,
+    ) -> impl Iterator<Item = &'s Arc<ForeignPolicy>> {
+        self.foreign_policies().filter(move |policy| {
+            let scope = &policy.scope;
+            (!scope.own_namespace || policy.id.namespace == pod.id.namespace)
+                && scope.pods.as_ref().is_none_or(|of| of.matches(&pod.labels))
+                && scope
+                    .namespaces
+                    .as_ref()
+                    .is_none_or(|of| of.matches(&self.namespace_labels(&pod.id.namespace)))
+        })
+    }
+
     /// Every object, kind by kind in the order of [`Kind::ALL`], for keeping a snapshot on
     /// disk; `State::reset` of each kind restores it, together with [`Self::refused_policies`].
     pub fn objects(&self) -> impl Iterator<Item = Object> {
@@ -250,6 +284,8 @@ impl Snapshot {
             .chain(pods)
             .chain(services)
             .chain(slices)
+            .chain(self.admin_policies().cloned().map(Object::AdminPolicy))
+            .chain(self.foreign_policies().cloned().map(Object::ForeignPolicy))
     }
 
     /// How many objects of a kind there are.
@@ -261,6 +297,19 @@ impl Snapshot {
             Kind::NetworkPolicy => self.store.policies.len(),
             Kind::Service => self.store.services.len(),
             Kind::EndpointSlice => self.store.slices.len(),
+            Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::ClusterNetworkPolicy => {
+                let held = self.admin_policies();
+                held.filter(|held| held.kind.kind() == kind).count()
+            }
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::CalicoGlobalNetworkPolicy => {
+                let held = self.foreign_policies();
+                held.filter(|held| held.kind.kind() == kind).count()
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use polproof_policy::model::{
     ContainerPort, Labels, Namespace, NetworkPolicy, Node, Peer, Pod, PolicyPort, PortMatch,
-    Requirement, Rule, Selector, Service, ServicePort,
+    Requirement, Rule, Selector, Service, ServicePort, TargetPort,
 };
 use polproof_policy::{Endpoint, NamespacedName, Object, Protocol, Query, Uid};
 use proptest::collection::vec;
@@ -126,8 +126,11 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
-    let port =
-        (protocol(), port_match()).prop_map(|(protocol, port)| PolicyPort { protocol, port });
+    let port = (protocol(), port_match()).prop_map(|(protocol, port)| PolicyPort {
+        protocol,
+        port,
+        end_port_written: false,
+    });
     let rule =
         (vec(peer(), 0..=2), vec(port, 0..=2)).prop_map(|(peers, ports)| Rule { peers, ports });
     vec(rule, 0..=3)
@@ -175,6 +178,8 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
                     isolates_egress,
                     ingress,
                     egress,
+                    written: Default::default(),
+                    annotations: Default::default(),
                 }
             },
         )
@@ -215,6 +220,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                 finished,
                 ports,
                 owner: None,
+                annotations: Default::default(),
             },
         )
 }
@@ -235,6 +241,7 @@ fn namespace() -> impl Strategy<Value = Namespace> {
                 uid: uid("namespace", &name, generation),
                 name,
                 labels,
+                annotations: Default::default(),
             }
         })
 }
@@ -245,6 +252,7 @@ fn node() -> impl Strategy<Value = Node> {
     (text(&NODES), vec(ip(), 0..=2), cidrs).prop_map(|(name, addresses, pod_cidrs)| Node {
         uid: uid("node", &name, 0),
         name,
+        labels: Default::default(),
         addresses,
         pod_cidrs,
     })
@@ -254,12 +262,15 @@ fn service() -> impl Strategy<Value = Service> {
     (id(&["s", "t"]), vec(ip(), 0..=2)).prop_map(|(id, addresses)| Service {
         uid: uid("service", &id, 0),
         id,
+        cluster_ips: addresses.clone(),
+        selector: None,
         addresses,
         ports: vec![ServicePort {
             name: None,
             port: 80,
             node_port: None,
             protocol: Protocol::Tcp,
+            target: TargetPort::Number(80),
         }],
     })
 }

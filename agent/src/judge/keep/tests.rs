@@ -21,6 +21,7 @@ fn pod(name: &str, address: &str) -> Object {
         finished: false,
         ports: Vec::new(),
         owner: None,
+        annotations: Default::default(),
     }))
 }
 
@@ -55,6 +56,7 @@ fn views_come_back_with_their_times_and_old_ones_fold_into_the_base() {
         name: "shop".into(),
         uid: Uid("shop".into()),
         labels: BTreeMap::new(),
+        annotations: Default::default(),
     })));
     state.apply(pod("a", "10.0.0.1"));
     file.step(at(1), &state.snapshot());

@@ -1,8 +1,24 @@
 //! The command line.
 
+mod audit;
+mod check;
+mod diff;
+mod explain;
+mod fix;
+mod matrix;
+mod source;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use audit::Audit;
+pub(crate) use check::Check;
+pub(crate) use diff::Diff;
+pub(crate) use explain::Explain;
+pub(crate) use fix::Fix;
+pub(crate) use matrix::Matrix;
+pub(crate) use source::Source;
 
 const AFTER: &str = "Exit codes:
   0  nothing is wrong
@@ -106,6 +122,36 @@ pub(crate) enum Format {
     Json,
     /// As json, in YAML
     Yaml,
+    /// SARIF 2.1.0, for code scanning (audit)
+    Sarif,
+    /// JUnit XML, for CI (audit, check)
+    Junit,
+    /// One self-contained page (audit)
+    Html,
+    /// Comma-separated values (matrix)
+    Csv,
+    /// A graph for Graphviz (matrix)
+    Dot,
+    /// A picture (matrix)
+    Svg,
+}
+
+impl Command {
+    /// How it can print.
+    pub(crate) const fn formats(&self) -> &'static [Format] {
+        use Format::{Csv, Dot, Html, Json, Junit, Sarif, Svg, Table, Wide, Yaml};
+        match self {
+            Self::Audit(_) => &[Table, Wide, Json, Yaml, Sarif, Junit, Html],
+            Self::Check(_) => &[Table, Wide, Json, Yaml, Junit],
+            Self::Matrix(_) => &[Table, Wide, Json, Yaml, Csv, Dot, Svg],
+            Self::Status(_)
+            | Self::Violations(_)
+            | Self::Explain(_)
+            | Self::Fix(_)
+            | Self::Diff(_)
+            | Self::Completion { .. } => &[Table, Wide, Json, Yaml],
+        }
+    }
 }
 
 /// When to use colours.
@@ -128,6 +174,16 @@ pub(crate) enum Command {
     Violations(Violations),
     /// What the policies say of a connection, and which rules decide
     Explain(Explain),
+    /// What is wrong with the policies of a cluster or a folder of manifests, before anything is enforced
+    Audit(Audit),
+    /// Writes the manifests that remedy what audit finds; applies nothing
+    Fix(Fix),
+    /// Holds the policies against a file of expected connectivity
+    Check(Check),
+    /// Who may talk to whom, by workload and port
+    Matrix(Matrix),
+    /// Which connectivity a change of manifests opens and closes
+    Diff(Diff),
     /// Prints the completions of a shell, for example: polproof completion bash > ~/.local/share/bash-completion/completions/polproof
     Completion {
         /// Which shell
@@ -164,22 +220,4 @@ pub(crate) struct Violations {
     /// Also what was taken back because the policies were just changing
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-/// Options of explain.
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  polproof explain shop/web shop/db:5432\n  polproof explain shop/web 10.96.0.10:53/UDP\n  \
-                  polproof explain --manifests ./policies 192.0.2.7 '[fd00::5]:443'"
-)]
-pub(crate) struct Explain {
-    /// Who connects: NAMESPACE/POD or an IP address
-    #[arg(value_name = "SRC")]
-    pub(crate) source: String,
-    /// To whom: NAMESPACE/POD or an IP address (IPv6 in brackets); port 80 and TCP if not said
-    #[arg(value_name = "DST[:PORT[/PROTOCOL]]")]
-    pub(crate) destination: String,
-    /// Read the objects from a file or folder of manifests instead of asking the collector
-    #[arg(long, value_name = "PATH")]
-    pub(crate) manifests: Option<PathBuf>,
 }

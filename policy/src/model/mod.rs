@@ -1,6 +1,10 @@
 //! The objects of a cluster as the engine needs them: validated, typed, with nothing of
 //! their source left.
 
+mod admin;
+mod foreign;
+mod object;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +12,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use admin::{Action, AdminKind, AdminPeer, AdminPolicy, AdminPort, AdminRule, Subject, Tier};
+pub use foreign::{ForeignEffect, ForeignKind, ForeignPolicy, ForeignScope};
+pub use object::{Key, Kind, Object};
 
 /// `metadata.uid`: tells two objects of one name apart over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +107,9 @@ impl Family {
 /// Labels, sorted by key.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
+/// The annotations of an object that are ours, `polproof.io/...`; the others are not kept.
+pub type Annotations = BTreeMap<Arc<str>, Arc<str>>;
+
 /// A port that a container declares (`containers[].ports[]`; sidecars included, ordinary
 /// init containers not).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -132,6 +143,37 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     /// The controlling owner, `(kind, name)`.
     pub owner: Option<(Arc<str>, Arc<str>)>,
+    /// Annotations `polproof.io/...`.
+    pub annotations: Annotations,
+}
+
+impl Pod {
+    /// The workload that a person would name, `(kind, name)`: a ReplicaSet that a Deployment made (its name ends with the
+    /// pod's `pod-template-hash`) is that Deployment, a Job that a CronJob made (its name ends with the minute of its
+    /// schedule) is that CronJob; a pod without an owner is itself, `(Pod, name)`.
+    pub fn workload(&self) -> (Arc<str>, Arc<str>) {
+        let Some((kind, name)) = &self.owner else {
+            return (Arc::from("Pod"), Arc::clone(&self.id.name));
+        };
+        let made_by = match &**kind {
+            "ReplicaSet" => self
+                .labels
+                .get("pod-template-hash")
+                .and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'))
+                .map(|made_by| ("Deployment", made_by)),
+            "Job" => name
+                .rsplit_once('-')
+                .filter(|(_, minute)| {
+                    minute.len() >= 8 && minute.bytes().all(|b| b.is_ascii_digit())
+                })
+                .map(|(made_by, _)| ("CronJob", made_by)),
+            _ => None,
+        };
+        match made_by {
+            Some((kind, name)) if !name.is_empty() => (Arc::from(kind), Arc::from(name)),
+            Some(_) | None => (Arc::clone(kind), Arc::clone(name)),
+        }
+    }
 }
 
 /// A Namespace.
@@ -143,6 +185,8 @@ pub struct Namespace {
     pub uid: Uid,
     /// `metadata.labels`; `kubernetes.io/metadata.name` is set by the engine, whatever is here.
     pub labels: Labels,
+    /// Annotations `polproof.io/...`.
+    pub annotations: Annotations,
 }
 
 /// A Node.
@@ -152,6 +196,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// `metadata.uid`.
     pub uid: Uid,
+    /// `metadata.labels`.
+    pub labels: Labels,
     /// `status.addresses` that are IP addresses.
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`.
@@ -218,6 +264,8 @@ pub struct PolicyPort {
     pub protocol: Protocol,
     /// `port`, `endPort`.
     pub port: PortMatch,
+    /// Whether `endPort` is written, be it equal to `port`.
+    pub end_port_written: bool,
 }
 
 /// One entry of `ingress` or `egress`.
@@ -248,6 +296,21 @@ pub struct NetworkPolicy {
     pub ingress: Vec<Rule>,
     /// `spec.egress` as written.
     pub egress: Vec<Rule>,
+    /// What was written and what is the API's default.
+    pub written: Written,
+    /// Annotations `polproof.io/...`.
+    pub annotations: Annotations,
+}
+
+/// Which fields of a NetworkPolicy's spec are there, whatever they come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// `policyTypes` is there and not empty.
+    pub policy_types: bool,
+    /// `ingress` is there, be it empty.
+    pub ingress: bool,
+    /// `egress` is there, be it empty.
+    pub egress: bool,
 }
 
 /// A port of a Service.
@@ -261,6 +324,17 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// `protocol`.
     pub protocol: Protocol,
+    /// `targetPort`; the port itself where nothing is written.
+    pub target: TargetPort,
+}
+
+/// The port of the pods behind a Service's port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// A name, resolved on each pod.
+    Name(Arc<str>),
 }
 
 /// A core/v1 Service.
@@ -272,6 +346,10 @@ pub struct Service {
     pub uid: Uid,
     /// `spec.clusterIPs` without "None", plus externalIPs and load-balancer addresses.
     pub addresses: Vec<IpAddr>,
+    /// `spec.clusterIPs` alone, without "None".
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.selector`; `None` if absent or empty, so that it selects nothing.
+    pub selector: Option<Labels>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
 }
@@ -302,86 +380,4 @@ pub struct EndpointSlice {
     pub ports: Vec<(Option<Arc<str>>, u16, Protocol)>,
     /// `endpoints`.
     pub endpoints: Vec<SliceEndpoint>,
-}
-
-/// A kind of object that the state keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// core/v1 Pod.
-    Pod,
-    /// core/v1 Namespace.
-    Namespace,
-    /// core/v1 Node.
-    Node,
-    /// networking.k8s.io/v1 NetworkPolicy.
-    NetworkPolicy,
-    /// core/v1 Service.
-    Service,
-    /// discovery.k8s.io/v1 EndpointSlice.
-    EndpointSlice,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Namespace,
-        Self::Node,
-        Self::NetworkPolicy,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-    ];
-}
-
-/// What identifies an object in the state: kind, namespace (empty for cluster-scoped kinds),
-/// name and UID. A delete that names another UID than the one held does nothing: it is about
-/// an earlier object of that name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Key {
-    /// The kind.
-    pub kind: Kind,
-    /// Namespace (empty if cluster-scoped) and name.
-    pub id: NamespacedName,
-    /// `metadata.uid`.
-    pub uid: Uid,
-}
-
-/// An object of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Object {
-    /// A Pod.
-    Pod(Arc<Pod>),
-    /// A Namespace.
-    Namespace(Arc<Namespace>),
-    /// A Node.
-    Node(Arc<Node>),
-    /// A NetworkPolicy.
-    NetworkPolicy(Arc<NetworkPolicy>),
-    /// A Service.
-    Service(Arc<Service>),
-    /// An EndpointSlice.
-    EndpointSlice(Arc<EndpointSlice>),
-}
-
-impl Object {
-    /// The key of this object.
-    pub fn key(&self) -> Key {
-        let (kind, id, uid) = match self {
-            Self::Pod(o) => (Kind::Pod, o.id.clone(), &o.uid),
-            Self::Namespace(o) => (
-                Kind::Namespace,
-                NamespacedName::new("", o.name.clone()),
-                &o.uid,
-            ),
-            Self::Node(o) => (Kind::Node, NamespacedName::new("", o.name.clone()), &o.uid),
-            Self::NetworkPolicy(o) => (Kind::NetworkPolicy, o.id.clone(), &o.uid),
-            Self::Service(o) => (Kind::Service, o.id.clone(), &o.uid),
-            Self::EndpointSlice(o) => (Kind::EndpointSlice, o.id.clone(), &o.uid),
-        };
-        Key {
-            kind,
-            id,
-            uid: uid.clone(),
-        }
-    }
 }

@@ -1,0 +1,15 @@
+//! `polproof matrix`.
+
+use std::path::PathBuf;
+
+/// Options of matrix.
+#[derive(Debug, clap::Args)]
+#[command(after_help = super::AFTER)]
+pub(crate) struct Matrix {
+    /// A file or folder of manifests, or - for standard input
+    #[arg(value_name = "DIR|FILE|-")]
+    pub(crate) path: Option<PathBuf>,
+    /// Or a cluster.
+    #[command(flatten)]
+    pub(crate) source: super::Source,
+}

@@ -1,0 +1,29 @@
+//! The table of lints.
+
+use super::cluster::Cluster;
+use super::finding::{Findings, Severity};
+use super::np001;
+
+/// What a lint is.
+#[derive(Debug)]
+pub struct Lint {
+    /// `NP001`; never changes its meaning.
+    pub id: &'static str,
+    /// A few words.
+    pub title: &'static str,
+    /// Of its findings, but for those that depend on the case.
+    pub severity: Severity,
+    /// Controls that it is evidence for.
+    pub references: &'static [&'static str],
+    /// Why it matters and what to do, in a few sentences.
+    pub help: &'static str,
+    pub(super) check: fn(&Cluster<'_>, &mut Findings),
+}
+
+/// Every lint, by id.
+pub static LINTS: &[Lint] = &[np001::LINT];
+
+/// A lint by its id.
+pub fn lint(id: &str) -> Option<&'static Lint> {
+    LINTS.iter().find(|lint| lint.id == id)
+}
