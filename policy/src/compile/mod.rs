@@ -9,6 +9,7 @@
 //! of a namespaced object is `default`, as kubectl would have it.
 
 mod network_policy;
+mod optional;
 mod path;
 mod placement;
 mod pod;
@@ -16,6 +17,7 @@ mod service;
 mod validate;
 
 pub use network_policy::network_policy;
+pub use optional::{OPTIONAL_KINDS, OptionalKind, optional};
 pub use placement::{namespace, node};
 pub use pod::pod;
 pub use service::{endpoint_slice, service};
