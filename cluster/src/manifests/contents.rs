@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use polproof_policy::compile::{self, OptionalKind};
 use polproof_policy::model::{Labels, Namespace};
 use polproof_policy::{Key, Kind, NamespacedName, Object, Uid};
+
+use serde_json::Value;
 
 use super::Ignored;
 use crate::Refused;
@@ -22,7 +25,50 @@ pub(super) struct Contents {
 impl Contents {
     /// Adds an object that was found at `origin` (file and line).
     pub(super) fn add<K: Watched>(&mut self, object: &K, origin: &str) {
-        let mut key = key_of(object);
+        let compile = || compile_object(object, Some(origin));
+        self.put(key_of(object), &K::kind(&()), origin, compile);
+    }
+
+    /// Adds an object of a kind that only some clusters serve.
+    pub(super) fn add_optional(&mut self, kind: &OptionalKind, value: &Value, origin: &str) {
+        let text = |pointer| value.pointer(pointer).and_then(Value::as_str);
+        let namespace = match text("/metadata/namespace") {
+            _ if !kind.namespaced => "",
+            None | Some("") => "default",
+            Some(namespace) => namespace,
+        };
+        let key = Key {
+            kind: kind.kind,
+            id: NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default()),
+            uid: Uid(Arc::from(text("/metadata/uid").unwrap_or_default())),
+        };
+        let again = key.clone();
+        self.put(key, kind.kind.name(), origin, || {
+            match compile::optional(kind.kind, value) {
+                Ok(object) => Compiled::Sound(object),
+                Err(refusal) => Compiled::Refused(
+                    again.clone(),
+                    Refused {
+                        key: again,
+                        object: format!("{} ({origin})", refusal.object),
+                        reason: format!(
+                            "{}: {}; {}",
+                            refusal.field, refusal.problem, refusal.remedy
+                        ),
+                    },
+                ),
+            }
+        });
+    }
+
+    fn put(
+        &mut self,
+        mut key: Key,
+        kind_name: &str,
+        origin: &str,
+        compile: impl FnOnce() -> Compiled,
+    ) {
+        let kind = key.kind;
         if key.id.name.is_empty() {
             // It will be refused; several such must not hide one another.
             key.id.name = Arc::from(origin);
@@ -32,7 +78,7 @@ impl Contents {
             Some(first) => {
                 let reason =
                     format!("defined twice: the one at {first} counts; remove one of the two");
-                let object = format!("{} {} ({origin})", K::kind(&()), shown(&key.id));
+                let object = format!("{kind_name} {} ({origin})", shown(&key.id));
                 // A key of its own, for the first definition may be refused too.
                 key.id.name = Arc::from(format!("{} ({origin})", key.id.name));
                 Compiled::Refused(
@@ -47,13 +93,15 @@ impl Contents {
             None => {
                 self.seen
                     .insert((key.kind, key.id.clone()), origin.to_owned());
-                match compile_object(object, Some(origin)) {
-                    Compiled::Refused(_, refused) => Compiled::Refused(key, refused),
+                match compile() {
+                    Compiled::Refused(_, refused) => {
+                        Compiled::Refused(key.clone(), Refused { key, ..refused })
+                    }
                     sound @ Compiled::Sound(_) => sound,
                 }
             }
         };
-        self.objects.entry(K::KIND).or_default().push(compiled);
+        self.objects.entry(kind).or_default().push(compiled);
     }
 
     /// Adds the refusal of something that could not become an object of a kind. `object` says where it stands,

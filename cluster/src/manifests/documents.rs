@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use polproof_policy::Kind;
+use polproof_policy::compile::{OPTIONAL_KINDS, OptionalKind};
 use serde_json::Value;
 
 use super::contents::Contents;
@@ -25,6 +26,14 @@ struct Place<'a> {
 impl Place<'_> {
     fn origin(&self) -> String {
         format!("{}:{}", self.file.path.display(), self.line)
+    }
+
+    /// The origin of the document or of an item of the list in it.
+    fn item(&self, item: Option<usize>) -> String {
+        match item {
+            Some(index) => format!("{} items[{index}]", self.origin()),
+            None => self.origin(),
+        }
     }
 
     fn broken(&self, line: u64, problem: String) -> ClusterError {
@@ -200,13 +209,43 @@ fn one(
             Ok(())
         }
         _ => {
-            match api_version.split_once('/') {
-                Some((group, _)) => contents.ignore(&format!("{kind}.{group}")),
-                None => contents.ignore(kind),
+            match optional(api_version, kind) {
+                Some((found, true)) => contents.add_optional(found, &value, &place.item(item)),
+                Some((found, false)) => {
+                    let (group, _) = api_version.split_once('/').unwrap_or_default();
+                    let served = OPTIONAL_KINDS.iter().find(|of| of.kind == found.kind);
+                    let version = served.and_then(|of| of.apis.iter().find(|api| api.0 == group));
+                    contents.refuse(
+                        found.kind,
+                        if found.namespaced { namespace(&value) } else { "" },
+                        format!("{kind} {} ({})", name(&value), place.item(item)),
+                        format!(
+                            "apiVersion: {api_version} has no {kind} that we know; write {group}/{}",
+                            version.map_or("v1", |api| api.1)
+                        ),
+                    );
+                }
+                None => match api_version.split_once('/') {
+                    Some((group, _)) => contents.ignore(&format!("{kind}.{group}")),
+                    None => contents.ignore(kind),
+                },
             }
             Ok(())
         }
     }
+}
+
+/// The optional kind of that name in that API group, and whether it is of a version that we can read.
+fn optional(api_version: &str, kind: &str) -> Option<(&'static OptionalKind, bool)> {
+    let (group, version) = api_version.split_once('/')?;
+    OPTIONAL_KINDS
+        .iter()
+        .filter(|known| known.kind.name() == kind)
+        .find_map(|known| {
+            let mut apis = known.apis.iter().filter(|api| api.0 == group).peekable();
+            apis.peek()?;
+            Some((known, apis.any(|api| api.1 == version)))
+        })
 }
 
 fn typed<K: Watched>(
@@ -227,11 +266,7 @@ fn typed<K: Watched>(
         let which = item.map_or(String::new(), |index| format!("items[{index}], "));
         place.broken(line, format!("{which}{label}: {error}"))
     })?;
-    let origin = match item {
-        Some(index) => format!("{} items[{index}]", place.origin()),
-        None => place.origin(),
-    };
-    contents.add(&object, &origin);
+    contents.add(&object, &place.item(item));
     Ok(())
 }
 

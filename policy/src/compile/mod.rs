@@ -8,6 +8,11 @@
 //! Objects from files have no UID; `kind/namespace/name` stands in for it. An absent namespace
 //! of a namespaced object is `default`, as kubectl would have it.
 
+mod admin;
+mod admin_rule;
+mod calico_selector;
+mod foreign;
+mod json;
 mod network_policy;
 mod optional;
 mod path;

@@ -1,7 +1,10 @@
 //! The policy kinds that only some clusters serve: which there are, and their conversion from JSON.
 
-use super::Refusal;
-use crate::model::{Kind, Object};
+use std::sync::Arc;
+
+use super::path::Path;
+use super::{Refusal, admin, foreign};
+use crate::model::{ForeignKind, Kind, Object};
 
 /// Where a kind is served.
 #[derive(Debug)]
@@ -71,16 +74,29 @@ pub const OPTIONAL_KINDS: [OptionalKind; 7] = [
 /// # Errors
 /// What the API server would refuse by the kind's schema and validation rules.
 pub fn optional(kind: Kind, value: &serde_json::Value) -> Result<Object, Refusal> {
-    Err(Refusal {
-        object: format!(
-            "{} {}",
-            kind.name(),
-            value
-                .pointer("/metadata/name")
-                .unwrap_or(&serde_json::Value::Null)
-        ),
-        field: "kind".to_owned(),
-        problem: "objects of this kind are not read yet".to_owned(),
-        remedy: "leave it out".to_owned(),
-    })
+    let admin =
+        |api| admin::admin_policy(api, value).map(|policy| Object::AdminPolicy(Arc::new(policy)));
+    let foreign = |kind| {
+        foreign::foreign_policy(kind, value).map(|policy| Object::ForeignPolicy(Arc::new(policy)))
+    };
+    match kind {
+        Kind::AdminNetworkPolicy => admin(&admin::ADMIN),
+        Kind::BaselineAdminNetworkPolicy => admin(&admin::BASELINE),
+        Kind::ClusterNetworkPolicy => admin(&admin::CLUSTER),
+        Kind::CiliumNetworkPolicy => foreign(ForeignKind::CiliumNetworkPolicy),
+        Kind::CiliumClusterwideNetworkPolicy => {
+            foreign(ForeignKind::CiliumClusterwideNetworkPolicy)
+        }
+        Kind::CalicoNetworkPolicy => foreign(ForeignKind::CalicoNetworkPolicy),
+        Kind::CalicoGlobalNetworkPolicy => foreign(ForeignKind::CalicoGlobalNetworkPolicy),
+        Kind::Pod
+        | Kind::Namespace
+        | Kind::Node
+        | Kind::NetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice => Err(Path::of(kind.name()).field("kind").refuse(
+            "every cluster serves this kind",
+            "convert it by its own function",
+        )),
+    }
 }
