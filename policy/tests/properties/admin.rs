@@ -20,7 +20,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         3 => Just(Action::Allow),
         3 => Just(Action::Deny),
-        2 => Just(Action::Pass),
+        3 => Just(Action::Pass),
     ]
 }
 
@@ -28,6 +28,7 @@ fn action() -> impl Strategy<Value = Action> {
 fn peer(direction: Direction) -> BoxedStrategy<AdminPeer> {
     let everywhere = prop_oneof![
         3 => namespace_selector().prop_map(AdminPeer::Namespaces),
+        3 => Just(AdminPeer::Namespaces(Default::default())),
         4 => (namespace_selector(), selector())
             .prop_map(|(namespaces, pods)| AdminPeer::Pods { namespaces, pods }),
     ];
@@ -79,7 +80,8 @@ fn rules(direction: Direction) -> impl Strategy<Value = Vec<AdminRule>> {
         weighted(0.3, text(&["first", "second"])),
         action(),
         vec(peer(direction), 1..=2),
-        vec(port(), 0..=2),
+        // Most for every port, so that rules meet.
+        prop_oneof![3 => Just(Vec::new()), 2 => vec(port(), 1..=2)],
     )
         .prop_map(|(name, action, peers, ports)| AdminRule {
             name,
@@ -87,16 +89,16 @@ fn rules(direction: Direction) -> impl Strategy<Value = Vec<AdminRule>> {
             peers,
             ports,
         });
-    vec(rule, 0..=3)
+    vec(rule, 0..=4)
 }
 
-/// A third of them select everything. There are two priorities, so that several often have one.
+/// Half of them select everything. There are two priorities, so that several often have one.
 pub(crate) fn admin_policy() -> impl Strategy<Value = AdminPolicy> {
     let subject = prop_oneof![
         2 => namespace_selector().prop_map(Subject::Namespaces),
         2 => (namespace_selector(), selector())
             .prop_map(|(namespaces, pods)| Subject::Pods { namespaces, pods }),
-        2 => Just(Subject::Namespaces(Default::default())),
+        4 => Just(Subject::Namespaces(Default::default())),
     ];
     let kind = prop_oneof![
         3 => Just((AdminKind::AdminNetworkPolicy, Tier::Admin)),

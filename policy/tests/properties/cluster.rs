@@ -301,8 +301,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Vec<Object>> {
         vec(namespace(), 0..=3),
         vec(node(), 0..=2),
         vec(service(), 0..=2),
-        // Half of the clusters have none, as most clusters of the world.
-        weighted(0.5, vec(admin_policy(), 1..=5)),
+        // 4 in 10 clusters have none, as most of the world.
+        weighted(0.6, vec(admin_policy(), 1..=6)),
         vec(foreign_policy(), 0..=1),
     )
         .prop_map(
@@ -364,8 +364,8 @@ pub(crate) struct Question {
 
 pub(crate) fn questions(number: usize) -> impl Strategy<Value = Vec<Question>> {
     let question = (
-        0..12_usize,
-        0..12_usize,
+        0..24_usize,
+        0..24_usize,
         ip(),
         ip(),
         protocol(),

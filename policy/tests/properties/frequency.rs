@@ -57,22 +57,22 @@ const OF_VERDICTS: [(&str, u32); 26] = [
     ("deny", 700),
     ("not governed", 2_000),
     ("not isolated", 1_500),
-    ("exempt", 60),
+    ("exempt", 500),
     ("by a rule", 300),
     ("by no rule", 400),
-    ("by an admin rule that allows", 250),
-    ("by an admin rule that denies", 250),
-    ("by a baseline rule that allows", 30),
-    ("by a baseline rule that denies", 30),
-    ("by a rule with an unknown peer", 30),
-    ("passed on to a NetworkPolicy", 50),
+    ("by an admin rule that allows", 150),
+    ("by an admin rule that denies", 150),
+    ("by a baseline rule that allows", 50),
+    ("by a baseline rule that denies", 50),
+    ("by a rule with an unknown peer", 60),
+    ("passed on to a NetworkPolicy", 15),
     ("passed in Baseline", 10),
     ("unknown OwnNodeEgress", 20),
-    ("unknown IpBlockOnPod", 60),
+    ("unknown IpBlockOnPod", 40),
     ("unknown HostNetworkPod", 150),
     ("unknown MixedFamilies", 200),
-    ("unknown RefusedPolicy", 100),
-    ("unknown EqualPriority", 40),
+    ("unknown RefusedPolicy", 120),
+    ("unknown EqualPriority", 25),
     ("unknown DomainName", 10),
     ("admin rule beside an isolating policy", 150),
     ("hostNetwork pod at the other end", 300),
@@ -244,7 +244,6 @@ fn count_verdict(query: &Query<'_>, egress: bool, of: &DirectionVerdict<'_>, cou
     let is = |expectation| of.expectation == expectation;
     counts.add("allow", is(Expectation::Allow));
     counts.add("deny", is(Expectation::Deny));
-    let decided = |as_this: bool| as_this;
     let decision = of.decision;
     counts.add("not governed", matches!(decision, Decision::NotGoverned));
     counts.add("not isolated", matches!(decision, Decision::NotIsolated));
@@ -274,7 +273,7 @@ fn count_verdict(query: &Query<'_>, egress: bool, of: &DirectionVerdict<'_>, cou
         ),
     ] {
         let by = matches!(decision, Decision::Admin(by) if by.policy.tier == tier);
-        counts.add(what, decided(by) && is(expectation));
+        counts.add(what, by && is(expectation));
     }
     let by_unknown = match decision {
         Decision::Admin(by) => {
