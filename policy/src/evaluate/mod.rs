@@ -1,11 +1,15 @@
 //! The verdict: may this connection be made?
 //!
-//! Each tier answers for itself, in a file of its own; [`evaluate`] asks them in their order.
-//! There is one now, networking.k8s.io/v1 (`network_policy`); the admin tier comes before it
-//! and the baseline tier after it.
+//! Each tier answers for itself: networking.k8s.io/v1 in `network_policy`, those before and after it in `admin`. `tiers` puts
+//! their answers together.
 
+mod admin;
+mod blocks;
+mod connection;
 mod network_policy;
+mod ports;
 mod rules;
+mod tiers;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,8 +17,14 @@ use std::sync::Arc;
 
 use crate::model::{AdminPolicy, Direction, Family, NetworkPolicy, Pod, Protocol};
 
-pub(crate) use network_policy::{Connection, End, isolation_of, walk};
-pub(crate) use rules::{Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, Ports, SeenAs};
+pub(crate) use admin::{AdminRules, CompiledAdminRule, ingress_depends_on_source, rank};
+pub(crate) use blocks::Blocks;
+pub(crate) use connection::{Connection, End, isolation_of};
+pub(crate) use network_policy::walk;
+pub(crate) use ports::Ports;
+pub(crate) use rules::{
+    Admits, CompiledRule, GroupId, Isolation, Peers, PodEntry, SeenAs, are_all,
+};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -164,8 +174,8 @@ impl Verdict<'_> {
 /// The verdict for two ends that have been looked up.
 pub(crate) fn evaluate<'s>(connection: &Connection<'s, '_>) -> Verdict<'s> {
     let mut verdict = Verdict {
-        egress: network_policy::judge(Direction::Egress, connection),
-        ingress: network_policy::judge(Direction::Ingress, connection),
+        egress: tiers::judge(Direction::Egress, connection),
+        ingress: tiers::judge(Direction::Ingress, connection),
     };
     if Family::of(connection.source_ip) != Family::of(connection.destination_ip) {
         // No packet can look like that; whatever the rules say, nothing follows from it.

@@ -1,12 +1,14 @@
-//! The compiled form of rules: selectors are numbers, ports are ranges, blocks are masks.
+//! The compiled form of rules: selectors are numbers, ports and blocks are ranges.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::model::{NetworkPolicy, Peer, Pod, PolicyPort, PortMatch, Protocol, Uid};
+use super::admin::AdminRules;
+use super::blocks::Blocks;
+use super::ports::Ports;
+use crate::model::{NetworkPolicy, Peer, Pod, Selector, Uid};
 
 /// The number of a distinct (namespaces, pods) peer selector. Each pod carries the sorted
 /// numbers of those that select it.
@@ -33,26 +35,6 @@ pub(crate) struct CompiledRule {
     pub(crate) peers: Peers,
 }
 
-/// The ports of a rule.
-#[derive(Clone, Debug)]
-pub(crate) enum Ports {
-    /// Every port of every protocol.
-    Every,
-    /// These.
-    Some {
-        numbers: SmallVec<[PortRange; 2]>,
-        names: Arc<[(Protocol, Arc<str>)]>,
-    },
-}
-
-/// Ports of one protocol, both ends included.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PortRange {
-    protocol: Protocol,
-    first: u16,
-    last: u16,
-}
-
 /// The peers of a rule.
 #[derive(Clone, Debug)]
 pub(crate) enum Peers {
@@ -62,30 +44,20 @@ pub(crate) enum Peers {
     Some {
         /// Every pod of every namespace.
         any_pod: bool,
+        /// Sorted.
         groups: SmallVec<[GroupId; 4]>,
-        blocks: Arc<[Block]>,
+        blocks: Blocks,
     },
 }
 
-/// An ipBlock.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    net: Net,
-    except: Box<[Net]>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Net {
-    V4 { network: u32, mask: u32 },
-    V6 { network: u128, mask: u128 },
-}
-
-/// All rules of all policies that isolate a pod in one direction, in order of policy name and
-/// rule index, in one piece of memory. Pods that the same policies isolate share it.
+/// All rules that count for a pod in one direction, in one piece of memory: those of the NetworkPolicies that isolate it, in
+/// order of policy name and rule index, and those of the tiers around them. Pods that the same policies select share it.
 #[derive(Debug, Default)]
 pub(crate) struct Isolation {
     pub(crate) policies: Box<[Arc<NetworkPolicy>]>,
     pub(crate) rules: Box<[CompiledRule]>,
+    /// Only where one selects the pod and has a rule of this direction.
+    pub(crate) admin: Option<Arc<AdminRules>>,
 }
 
 /// A pod with all that a verdict needs of it, in one piece: verdicts spend their time waiting
@@ -135,60 +107,6 @@ impl PodEntry {
     }
 }
 
-impl Ports {
-    pub(crate) fn compile(ports: &[PolicyPort]) -> Self {
-        if ports.is_empty() {
-            return Self::Every;
-        }
-        let mut numbers = SmallVec::new();
-        let mut names = Vec::new();
-        for port in ports {
-            let protocol = port.protocol;
-            match &port.port {
-                PortMatch::Any => numbers.push(PortRange {
-                    protocol,
-                    first: 0,
-                    last: u16::MAX,
-                }),
-                PortMatch::Range(first, last) => numbers.push(PortRange {
-                    protocol,
-                    first: *first,
-                    last: *last,
-                }),
-                PortMatch::Named(name) => names.push((protocol, Arc::clone(name))),
-            }
-        }
-        Self::Some {
-            numbers,
-            names: names.into(),
-        }
-    }
-
-    pub(crate) fn admit_number(&self, protocol: Protocol, port: u16) -> bool {
-        match self {
-            Self::Every => true,
-            Self::Some { numbers, .. } => numbers.iter().any(|range| {
-                range.protocol == protocol && range.first <= port && port <= range.last
-            }),
-        }
-    }
-
-    /// Whether one of the names means this port on the pod.
-    pub(crate) fn admit_name(&self, protocol: Protocol, port: u16, on: &Pod) -> bool {
-        match self {
-            Self::Every => true,
-            Self::Some { names, .. } => names.iter().any(|(of, name)| {
-                *of == protocol
-                    && on.ports.iter().any(|declared| {
-                        declared.number == port
-                            && declared.protocol == protocol
-                            && declared.name.as_ref() == Some(name)
-                    })
-            }),
-        }
-    }
-}
-
 impl Peers {
     /// `group` gives the number of a selector peer that is not simply every pod.
     pub(crate) fn compile(peers: &[Peer], mut group: impl FnMut(&Peer) -> Option<GroupId>) -> Self {
@@ -200,84 +118,52 @@ impl Peers {
         let mut blocks = Vec::new();
         for peer in peers {
             match peer {
-                Peer::IpBlock { cidr, except } => blocks.push(Block {
-                    net: Net::from(*cidr),
-                    except: except.iter().map(|net| Net::from(*net)).collect(),
-                }),
-                Peer::Pods { .. } if selects_every_pod(peer) => any_pod = true,
+                Peer::IpBlock { cidr, except } => blocks.push((cidr, &**except)),
+                Peer::Pods {
+                    namespaces: Some(namespaces),
+                    pods,
+                } if are_all(namespaces, pods.as_ref()) => any_pod = true,
                 Peer::Pods { .. } => groups.extend(group(peer)),
             }
         }
+        Self::some(any_pod, groups, Blocks::compile(blocks))
+    }
+
+    pub(crate) fn some(any_pod: bool, mut groups: SmallVec<[GroupId; 4]>, blocks: Blocks) -> Self {
+        groups.sort_unstable();
+        groups.dedup();
+        groups.shrink_to_fit();
         Self::Some {
             any_pod,
             groups,
-            blocks: blocks.into(),
+            blocks,
         }
     }
 
     pub(crate) fn select(&self, entry: &PodEntry) -> bool {
         match self {
             Self::Everyone => true,
-            Self::Some {
-                any_pod, groups, ..
-            } => {
-                *any_pod
-                    || groups
-                        .iter()
-                        .any(|group| entry.groups.binary_search(group).is_ok())
-            }
+            Self::Some { any_pod: true, .. } => true,
+            // The shorter list is walked, the longer one bisected.
+            Self::Some { groups, .. } if groups.len() <= entry.groups.len() => groups
+                .iter()
+                .any(|group| entry.groups.binary_search(group).is_ok()),
+            Self::Some { groups, .. } => entry
+                .groups
+                .iter()
+                .any(|group| groups.binary_search(group).is_ok()),
         }
     }
 
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
         match self {
             Self::Everyone => true,
-            Self::Some { blocks, .. } => blocks.iter().any(|block| block.contains(ip)),
+            Self::Some { blocks, .. } => blocks.contain(ip),
         }
     }
 }
 
 /// `namespaceSelector: {}` without a restriction on pods.
-fn selects_every_pod(peer: &Peer) -> bool {
-    match peer {
-        Peer::Pods {
-            namespaces: Some(namespaces),
-            pods,
-        } => namespaces.is_empty() && pods.as_ref().is_none_or(|pods| pods.is_empty()),
-        Peer::Pods {
-            namespaces: None, ..
-        }
-        | Peer::IpBlock { .. } => false,
-    }
-}
-
-impl Block {
-    fn contains(&self, ip: IpAddr) -> bool {
-        self.net.contains(ip) && !self.except.iter().any(|net| net.contains(ip))
-    }
-}
-
-impl Net {
-    const fn contains(self, ip: IpAddr) -> bool {
-        match (self, ip) {
-            (Self::V4 { network, mask }, IpAddr::V4(ip)) => ip.to_bits() & mask == network,
-            (Self::V6 { network, mask }, IpAddr::V6(ip)) => ip.to_bits() & mask == network,
-            (Self::V4 { .. }, IpAddr::V6(_)) | (Self::V6 { .. }, IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-impl From<IpNet> for Net {
-    fn from(net: IpNet) -> Self {
-        match net {
-            IpNet::V4(net) => Self::V4 {
-                network: net.network().to_bits(),
-                mask: net.netmask().to_bits(),
-            },
-            IpNet::V6(net) => Self::V6 {
-                network: net.network().to_bits(),
-                mask: net.netmask().to_bits(),
-            },
-        }
-    }
+pub(crate) fn are_all(namespaces: &Selector, pods: Option<&Selector>) -> bool {
+    namespaces.is_empty() && pods.is_none_or(Selector::is_empty)
 }

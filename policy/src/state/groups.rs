@@ -40,6 +40,14 @@ impl GroupKey {
             pods: Arc::new(pods.clone().unwrap_or_default()),
         })
     }
+
+    /// The key of selectors that stand in no namespace.
+    pub(super) fn selected(namespaces: &Selector, pods: Option<&Selector>) -> Self {
+        Self {
+            scope: Scope::Selected(Arc::new(namespaces.clone())),
+            pods: Arc::new(pods.cloned().unwrap_or_default()),
+        }
+    }
 }
 
 /// A number with the count of its users.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use smallvec::SmallVec;
 
+use super::admin::{AdminPolicies, AdminSelection};
 use super::groups::{GroupKey, Groups};
 use super::index::SelectorIndex;
 use crate::evaluate::{CompiledRule, Isolation, Peers, Ports};
@@ -32,7 +33,7 @@ pub(super) struct Policies {
     numbers: HashMap<NamespacedName, PolicyNumber>,
     compiled: HashMap<PolicyNumber, CompiledPolicy>,
     selecting: HashMap<Arc<str>, SelectorIndex<PolicyNumber>>,
-    isolations: HashMap<(Direction, Selection), Weak<Isolation>>,
+    isolations: HashMap<(Direction, Selection, AdminSelection), Weak<Isolation>>,
     isolations_after_prune: usize,
     nobody: Arc<Isolation>,
 }
@@ -110,8 +111,13 @@ impl Policies {
         Arc::clone(&self.nobody)
     }
 
-    /// What isolates a pod for ingress and for egress.
-    pub(super) fn isolating(&mut self, pod: &Pod) -> (Arc<Isolation>, Arc<Isolation>) {
+    /// What isolates a pod for ingress and for egress, beside the policies of the tiers around.
+    pub(super) fn isolating(
+        &mut self,
+        pod: &Pod,
+        admin: &mut AdminPolicies,
+        selected_by: &AdminSelection,
+    ) -> (Arc<Isolation>, Arc<Isolation>) {
         let mut selecting = Selection::new();
         if let Some(index) = self.selecting.get(&pod.id.namespace) {
             index.matching(&pod.labels, |number| selecting.push(number));
@@ -122,13 +128,19 @@ impl Policies {
             });
         }
         (
-            self.isolation(Direction::Ingress, &selecting),
-            self.isolation(Direction::Egress, &selecting),
+            self.isolation(Direction::Ingress, &selecting, admin, selected_by),
+            self.isolation(Direction::Egress, &selecting, admin, selected_by),
         )
     }
 
     /// The isolation that these policies make together; the same one for the same policies.
-    fn isolation(&mut self, direction: Direction, selecting: &Selection) -> Arc<Isolation> {
+    fn isolation(
+        &mut self,
+        direction: Direction,
+        selecting: &Selection,
+        admin: &mut AdminPolicies,
+        selected_by: &AdminSelection,
+    ) -> Arc<Isolation> {
         let isolates = |number: &PolicyNumber| {
             self.compiled.get(number).is_some_and(|of| match direction {
                 Direction::Ingress => of.policy.isolates_ingress,
@@ -136,10 +148,11 @@ impl Policies {
             })
         };
         let selection: Selection = selecting.iter().copied().filter(isolates).collect();
-        if selection.is_empty() {
+        let around = admin.with_rules(direction, selected_by);
+        if selection.is_empty() && around.is_empty() {
             return Arc::clone(&self.nobody);
         }
-        let key = (direction, selection);
+        let key = (direction, selection, around);
         if let Some(isolation) = self.isolations.get(&key).and_then(Weak::upgrade) {
             return isolation;
         }
@@ -159,6 +172,7 @@ impl Policies {
         let isolation = Arc::new(Isolation {
             policies: policies.into(),
             rules: rules.into(),
+            admin: admin.rules(direction, &key.2),
         });
         self.isolations.insert(key, Arc::downgrade(&isolation));
         isolation

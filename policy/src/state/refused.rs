@@ -21,7 +21,12 @@ impl RefusedPolicies {
         !self.by_namespace.is_empty() && self.by_namespace.contains_key(namespace)
     }
 
-    /// The refused policies of a namespace, by name.
+    /// Whether a policy of the admin or baseline tier was refused.
+    pub(crate) fn any_cluster_wide(&self) -> bool {
+        !self.by_namespace.is_empty() && self.by_namespace.contains_key("")
+    }
+
+    /// The refused policies of a namespace, by name; those of the tiers around NetworkPolicy have the empty one.
     pub(crate) fn of(&self, namespace: &Arc<str>) -> &[Arc<str>] {
         match self.by_namespace.get(namespace) {
             Some(names) => names,
@@ -56,9 +61,10 @@ impl FromIterator<NamespacedName> for RefusedPolicies {
 }
 
 impl State {
-    /// Replaces the set of NetworkPolicies that exist and were refused by validation. While a namespace has one,
+    /// Replaces the set of policies that exist and were refused by validation. While a namespace has one,
     /// what would be denied to its pods is [`RefusedPolicy`](crate::UnknownReason::RefusedPolicy): the refused one
-    /// may admit it. The set stands beside the objects: neither `apply` nor `delete` nor `reset` changes it.
+    /// may admit it; only what the Admin tier denies stays denied, as it is decided before. A policy of the admin or baseline
+    /// tier has the empty namespace: it may admit whatever is denied to any pod. The set stands beside the objects: neither `apply` nor `delete` nor `reset` changes it.
     pub fn set_refused_policies(
         &mut self,
         refused: impl IntoIterator<Item = NamespacedName>,

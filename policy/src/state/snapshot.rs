@@ -3,106 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
-use super::claims::Claims;
-use super::pods::{Pods, UidHash, hash};
-use super::{IpOwner, RefusedPolicies};
-use crate::evaluate::{
-    Connection, End, Endpoint, PodEntry, Query, SeenAs, Verdict, evaluate, isolation_of,
-};
+use super::IpOwner;
+use super::pods::{UidHash, hash};
+use super::store::Store;
+use crate::evaluate::{Connection, Endpoint, Query, Verdict, evaluate, ingress_depends_on_source};
 use crate::explain::{Explanation, explain};
 use crate::model::{
-    AdminPolicy, Direction, EndpointSlice, Family, ForeignPolicy, Kind, Labels, Namespace,
-    NamespacedName, NetworkPolicy, Node, Object, Pod, Protocol, Service, Uid,
+    AdminPolicy, EndpointSlice, ForeignPolicy, Kind, Labels, Namespace, NamespacedName,
+    NetworkPolicy, Node, Object, Pod, Protocol, Service, Uid,
 };
-
-/// The label that every namespace has, whatever its object says.
-pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-
-type ByName<V> = imbl::OrdMap<NamespacedName, V>;
-
-/// Everything that is known at one moment. Cloning shares structure.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Store {
-    pub(super) version: u64,
-    pub(super) pods: Pods,
-    pub(super) pod_names: ByName<Uid>,
-    pub(super) policies: ByName<Arc<NetworkPolicy>>,
-    pub(crate) refused: RefusedPolicies,
-    pub(super) services: ByName<Arc<Service>>,
-    pub(super) slices: ByName<Arc<EndpointSlice>>,
-    pub(super) admin_policies: imbl::OrdMap<(Kind, Arc<str>), Arc<AdminPolicy>>,
-    pub(super) foreign_policies: imbl::OrdMap<(Kind, NamespacedName), Arc<ForeignPolicy>>,
-    pub(super) namespaces: imbl::OrdMap<Arc<str>, Arc<Namespace>>,
-    pub(super) nodes: imbl::OrdMap<Arc<str>, Arc<Node>>,
-    /// Living pods with a network of their own.
-    pub(super) pod_ips: Claims<IpAddr, Uid>,
-    pub(super) node_ips: Claims<IpAddr, Arc<str>>,
-    pub(super) service_ips: Claims<IpAddr, NamespacedName>,
-    pub(super) pod_cidrs: Claims<IpNet, Arc<str>>,
-    /// How many claims of pod CIDRs there are of each length.
-    pub(super) pod_cidr_lengths: imbl::OrdMap<(Family, u8), usize>,
-}
-
-impl Store {
-    /// A namespace's labels as selectors see them, also if its object is not known (yet).
-    pub(crate) fn namespace_labels(&self, name: &Arc<str>) -> Labels {
-        let mut labels = match self.namespaces.get(name) {
-            Some(namespace) => namespace.labels.clone(),
-            None => Labels::new(),
-        };
-        labels.insert(Arc::from(NAMESPACE_NAME_LABEL), Arc::clone(name));
-        labels
-    }
-
-    /// The namespaces that hold pods, by name; their objects need not be known.
-    pub(super) fn namespaces_of_pods(&self) -> impl Iterator<Item = &Arc<str>> {
-        let mut last: Option<&Arc<str>> = None;
-        self.pod_names.keys().filter_map(move |id| {
-            let new = last != Some(&id.namespace);
-            last = Some(&id.namespace);
-            new.then_some(&id.namespace)
-        })
-    }
-
-    /// The pods of a namespace, by name.
-    pub(super) fn pods_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Arc<PodEntry>> {
-        let first = NamespacedName::new(Arc::clone(namespace), "");
-        let namespace = Arc::clone(namespace);
-        self.pod_names
-            .range(first..)
-            .take_while(move |(id, _)| id.namespace == namespace)
-            .filter_map(|(_, uid)| self.pods.get(uid))
-    }
-
-    fn in_pod_cidr(&self, ip: IpAddr) -> bool {
-        let family = Family::of(ip);
-        self.pod_cidr_lengths
-            .keys()
-            .filter(|(of, _)| *of == family)
-            .any(|(_, length)| {
-                IpNet::new(ip, *length).is_ok_and(|net| !self.pod_cidrs.of(&net.trunc()).is_empty())
-            })
-    }
-
-    fn end<'q>(&self, endpoint: Endpoint<'q>, hash: Option<UidHash>) -> End<'_, 'q> {
-        let (Endpoint::Pod(pod), Some(hash)) = (endpoint, hash) else {
-            return match endpoint {
-                Endpoint::Node(node) => End::Node(node),
-                Endpoint::Pod(_) | Endpoint::External => End::External,
-            };
-        };
-        match self.pods.get_hashed(hash, &pod.uid) {
-            Some(entry) => match entry.seen_as {
-                SeenAs::Pod => End::Pod(entry),
-                SeenAs::Host => End::Host(entry),
-                SeenAs::Nothing => End::External,
-            },
-            None => End::External,
-        }
-    }
-}
 
 fn uid_hash(endpoint: Endpoint<'_>) -> Option<UidHash> {
     match endpoint {
@@ -138,6 +47,7 @@ impl Snapshot {
             protocol: query.protocol,
             port: query.port,
             refused: &self.store.refused,
+            nodes: &self.store.nodes,
         }
     }
 
@@ -146,18 +56,14 @@ impl Snapshot {
         explain(self, query)
     }
 
-    /// Whether an isolating policy of the pod has an ingress rule for this port: if not, who the source is does not
-    /// matter, everybody is denied. False also for a pod that nothing isolates, or that is not held.
+    /// Whether a rule may let ingress to this port through for one source and not for another: if not, who the source of a
+    /// denied connection is does not matter, everybody is denied. False also for a pod of which no policy speaks, or that is
+    /// not held.
     pub fn ingress_depends_on_source(&self, uid: &Uid, protocol: Protocol, port: u16) -> bool {
-        self.store.pods.get(uid).is_some_and(|entry| {
-            isolation_of(Direction::Ingress, entry)
-                .rules
-                .iter()
-                .any(|rule| {
-                    rule.ports.admit_number(protocol, port)
-                        || rule.ports.admit_name(protocol, port, &entry.pod)
-                })
-        })
+        self.store
+            .pods
+            .get(uid)
+            .is_some_and(|entry| ingress_depends_on_source(entry, protocol, port))
     }
 
     /// The owner of an address. Pods on the host network and finished ones own none. A node's
@@ -271,21 +177,9 @@ impl Snapshot {
     /// Every object, kind by kind in the order of [`Kind::ALL`], for keeping a snapshot on
     /// disk; `State::reset` of each kind restores it, together with [`Self::refused_policies`].
     pub fn objects(&self) -> impl Iterator<Item = Object> {
-        let store = &*self.store;
-        let namespaces = store.namespaces.values().cloned().map(Object::Namespace);
-        let nodes = store.nodes.values().cloned().map(Object::Node);
-        let policies = self.policies().cloned().map(Object::NetworkPolicy);
-        let pods = self.pods().cloned().map(Object::Pod);
-        let services = store.services.values().cloned().map(Object::Service);
-        let slices = store.slices.values().cloned().map(Object::EndpointSlice);
-        namespaces
-            .chain(nodes)
-            .chain(policies)
-            .chain(pods)
-            .chain(services)
-            .chain(slices)
-            .chain(self.admin_policies().cloned().map(Object::AdminPolicy))
-            .chain(self.foreign_policies().cloned().map(Object::ForeignPolicy))
+        Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.store.objects(kind))
     }
 
     /// How many objects of a kind there are.
@@ -297,19 +191,7 @@ impl Snapshot {
             Kind::NetworkPolicy => self.store.policies.len(),
             Kind::Service => self.store.services.len(),
             Kind::EndpointSlice => self.store.slices.len(),
-            Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy
-            | Kind::ClusterNetworkPolicy => {
-                let held = self.admin_policies();
-                held.filter(|held| held.kind.kind() == kind).count()
-            }
-            Kind::CiliumNetworkPolicy
-            | Kind::CiliumClusterwideNetworkPolicy
-            | Kind::CalicoNetworkPolicy
-            | Kind::CalicoGlobalNetworkPolicy => {
-                let held = self.foreign_policies();
-                held.filter(|held| held.kind.kind() == kind).count()
-            }
+            _ => self.store.objects(kind).count(),
         }
     }
 }

@@ -14,14 +14,16 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
-const NODES: [&str; 2] = ["n1", "n2"];
-const KEYS: [&str; 3] = ["app", "tier", "legacy"];
-const VALUES: [&str; 3] = ["a", "b", ""];
-const PORTS: [u16; 5] = [53, 80, 81, 90, 8080];
-const PORT_NAMES: [&str; 2] = ["web", "dns"];
+use crate::admin::{admin_policy, foreign_policy};
 
-fn text(of: &'static [&'static str]) -> impl Strategy<Value = Arc<str>> + Clone {
+pub(crate) const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
+pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
+pub(crate) const KEYS: [&str; 3] = ["app", "tier", "legacy"];
+const VALUES: [&str; 3] = ["a", "b", ""];
+pub(crate) const PORTS: [u16; 5] = [53, 80, 81, 90, 8080];
+pub(crate) const PORT_NAMES: [&str; 2] = ["web", "dns"];
+
+pub(crate) fn text(of: &'static [&'static str]) -> impl Strategy<Value = Arc<str>> + Clone {
     select(of).prop_map(Arc::from)
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn ip() -> impl Strategy<Value = IpAddr> + Clone {
     )
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub(crate) fn labels() -> impl Strategy<Value = Labels> {
     proptest::collection::btree_map(text(&KEYS), text(&VALUES), 0..=3)
 }
 
@@ -62,7 +64,7 @@ fn requirement(key: impl Strategy<Value = Arc<str>>) -> impl Strategy<Value = Re
 }
 
 /// 3 in 10 select everything.
-fn selector() -> impl Strategy<Value = Selector> {
+pub(crate) fn selector() -> impl Strategy<Value = Selector> {
     let some = (
         proptest::collection::btree_map(text(&KEYS), text(&VALUES), 0..=2),
         vec(requirement(text(&KEYS)), 0..=2),
@@ -74,7 +76,7 @@ fn selector() -> impl Strategy<Value = Selector> {
     prop_oneof![3 => Just(Selector::default()), 7 => some]
 }
 
-fn namespace_selector() -> impl Strategy<Value = Selector> {
+pub(crate) fn namespace_selector() -> impl Strategy<Value = Selector> {
     let by_name = text(&NAMESPACES).prop_map(|name| Selector {
         match_labels: BTreeMap::from([(Arc::from("kubernetes.io/metadata.name"), name)]),
         match_expressions: Vec::new(),
@@ -82,7 +84,7 @@ fn namespace_selector() -> impl Strategy<Value = Selector> {
     prop_oneof![3 => by_name, 7 => selector()]
 }
 
-fn protocol() -> impl Strategy<Value = Protocol> + Clone {
+pub(crate) fn protocol() -> impl Strategy<Value = Protocol> + Clone {
     prop_oneof![4 => Just(Protocol::Tcp), 2 => Just(Protocol::Udp), 1 => Just(Protocol::Sctp)]
 }
 
@@ -142,11 +144,11 @@ fn id(names: &'static [&'static str]) -> impl Strategy<Value = NamespacedName> {
 }
 
 /// UIDs differ by kind and name; `generation` tells two objects of one name apart.
-fn uid(kind: &str, name: impl std::fmt::Display, generation: u8) -> Uid {
+pub(crate) fn uid(kind: &str, name: impl std::fmt::Display, generation: u8) -> Uid {
     Uid(Arc::from(format!("{kind}/{name}/{generation}")))
 }
 
-fn generation() -> impl Strategy<Value = u8> {
+pub(crate) fn generation() -> impl Strategy<Value = u8> {
     prop_oneof![9 => Just(0_u8), 1 => Just(1_u8)]
 }
 
@@ -154,7 +156,8 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
     (
         id(&["p1", "p2", "p3", "p4"]),
         generation(),
-        selector(),
+        // More than half select everything, so that policies meet on one pod.
+        prop_oneof![1 => Just(Selector::default()), 1 => selector()],
         // Neither type is what `policyTypes` cannot say, so at least one is true.
         select(vec![(true, false), (true, true), (false, true)]),
         rules(),
@@ -249,13 +252,15 @@ fn namespace() -> impl Strategy<Value = Namespace> {
 fn node() -> impl Strategy<Value = Node> {
     let cidrs = subsequence(vec!["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"], 0..=2)
         .prop_map(|nets| nets.iter().map(|net| net.parse().unwrap()).collect());
-    (text(&NODES), vec(ip(), 0..=2), cidrs).prop_map(|(name, addresses, pod_cidrs)| Node {
-        uid: uid("node", &name, 0),
-        name,
-        labels: Default::default(),
-        addresses,
-        pod_cidrs,
-    })
+    (text(&NODES), labels(), vec(ip(), 0..=2), cidrs).prop_map(
+        |(name, labels, addresses, pod_cidrs)| Node {
+            uid: uid("node", &name, 0),
+            name,
+            labels,
+            addresses,
+            pod_cidrs,
+        },
+    )
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -283,6 +288,8 @@ pub(crate) fn object() -> impl Strategy<Value = Object> {
         2 => namespace().prop_map(|o| Object::Namespace(Arc::new(o))),
         1 => node().prop_map(|o| Object::Node(Arc::new(o))),
         1 => service().prop_map(|o| Object::Service(Arc::new(o))),
+        4 => admin_policy().prop_map(|o| Object::AdminPolicy(Arc::new(o))),
+        1 => foreign_policy().prop_map(|o| Object::ForeignPolicy(Arc::new(o))),
     ]
 }
 
@@ -294,35 +301,54 @@ pub(crate) fn cluster() -> impl Strategy<Value = Vec<Object>> {
         vec(namespace(), 0..=3),
         vec(node(), 0..=2),
         vec(service(), 0..=2),
+        // 4 in 10 clusters have none, as most of the world.
+        weighted(0.6, vec(admin_policy(), 1..=6)),
+        vec(foreign_policy(), 0..=1),
     )
-        .prop_map(|(pods, policies, namespaces, nodes, services)| {
-            let mut objects = BTreeMap::new();
-            let all = pods
-                .into_iter()
-                .map(|o| Object::Pod(Arc::new(o)))
-                .chain(
-                    policies
-                        .into_iter()
-                        .map(|o| Object::NetworkPolicy(Arc::new(o))),
-                )
-                .chain(
-                    namespaces
-                        .into_iter()
-                        .map(|o| Object::Namespace(Arc::new(o))),
-                )
-                .chain(nodes.into_iter().map(|o| Object::Node(Arc::new(o))))
-                .chain(services.into_iter().map(|o| Object::Service(Arc::new(o))));
-            for object in all {
-                let key = object.key();
-                objects.insert((key.kind, key.id), object);
-            }
-            objects.into_values().collect()
-        })
+        .prop_map(
+            |(pods, policies, namespaces, nodes, services, admin, foreign)| {
+                let mut objects = BTreeMap::new();
+                let all = pods
+                    .into_iter()
+                    .map(|o| Object::Pod(Arc::new(o)))
+                    .chain(
+                        policies
+                            .into_iter()
+                            .map(|o| Object::NetworkPolicy(Arc::new(o))),
+                    )
+                    .chain(
+                        namespaces
+                            .into_iter()
+                            .map(|o| Object::Namespace(Arc::new(o))),
+                    )
+                    .chain(nodes.into_iter().map(|o| Object::Node(Arc::new(o))))
+                    .chain(services.into_iter().map(|o| Object::Service(Arc::new(o))))
+                    .chain(
+                        admin
+                            .into_iter()
+                            .flatten()
+                            .map(|o| Object::AdminPolicy(Arc::new(o))),
+                    )
+                    .chain(
+                        foreign
+                            .into_iter()
+                            .map(|o| Object::ForeignPolicy(Arc::new(o))),
+                    );
+                for object in all {
+                    let key = object.key();
+                    objects.insert((key.kind, key.id), object);
+                }
+                objects.into_values().collect()
+            },
+        )
 }
 
-/// Names of policies that were refused: in 4 of 10 clusters, in one or two of the three namespaces.
+/// Names of policies that were refused: in 4 of 10 clusters, in one or two of the three namespaces, or (1 in 8) of a tier
+/// that has none.
 pub(crate) fn refused() -> impl Strategy<Value = Vec<NamespacedName>> {
-    weighted(0.4, vec(id(&["r1", "r2"]), 1..=2)).prop_map(Option::unwrap_or_default)
+    let cluster_wide = Just(NamespacedName::new("", "r3"));
+    let name = prop_oneof![7 => id(&["r1", "r2"]), 1 => cluster_wide];
+    weighted(0.4, vec(name, 1..=2)).prop_map(Option::unwrap_or_default)
 }
 
 /// A question whose ends are picked when the cluster is known.
@@ -338,8 +364,8 @@ pub(crate) struct Question {
 
 pub(crate) fn questions(number: usize) -> impl Strategy<Value = Vec<Question>> {
     let question = (
-        0..12_usize,
-        0..12_usize,
+        0..24_usize,
+        0..24_usize,
         ip(),
         ip(),
         protocol(),
