@@ -89,6 +89,13 @@ pub(crate) struct NearMiss {
     pub(crate) found: (Arc<str>, Arc<str>),
 }
 
+impl NearMiss {
+    /// `key=value`: what was probably meant.
+    pub(crate) fn suggestion(&self) -> String {
+        format!("{}={}", self.found.0, self.found.1)
+    }
+}
+
 /// The nearest miss of the `matchLabels` of a selector among the label sets in question.
 pub(crate) fn near_miss<'v, I>(selector: &Selector, among: I) -> Option<NearMiss>
 where
@@ -139,7 +146,7 @@ mod tests {
             match_expressions: Vec::new(),
         };
         let vocabulary = [Vocabulary::of(&sets)];
-        near_miss(&selector, &vocabulary).map(|miss| format!("{}={}", miss.found.0, miss.found.1))
+        near_miss(&selector, &vocabulary).map(|miss| miss.suggestion())
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! A cluster sorted for the lints.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::dns::Dns;
 use super::finding::{Posture, Summary};
 use super::matching::{Matched, Matching, Namespaces};
-use super::rules::is_default_deny;
+use super::rules::{RuleAt, is_default_deny, rules};
 use super::{Input, Options, Refused};
 use crate::evaluate::{End, Endpoint, Isolation, Query, isolation_of};
 use crate::model::{
-    Direction, Family, NamespacedName, NetworkPolicy, Peer, Pod, Protocol, Selector,
+    Direction, Family, Labels, NamespacedName, NetworkPolicy, Peer, Pod, Protocol, Selector,
 };
 use crate::similar::NearMiss;
 use crate::state::Snapshot;
@@ -38,6 +40,27 @@ pub(crate) struct Cluster<'a> {
     alike: Vec<Vec<&'a Arc<Pod>>>,
     /// Which of `alike` a policy selects.
     selected: HashMap<NamespacedName, Vec<usize>>,
+    twins: OnceCell<Vec<Vec<&'a Arc<Pod>>>>,
+    dns: OnceCell<Dns>,
+}
+
+/// The address families of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Families {
+    known: bool,
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    fn of(pod: &Pod) -> Self {
+        let has = |family| pod.ips.iter().any(|ip| Family::of(*ip) == family);
+        Self {
+            known: !pod.ips.is_empty(),
+            v4: has(Family::V4),
+            v6: has(Family::V6),
+        }
+    }
 }
 
 impl<'a> Cluster<'a> {
@@ -76,6 +99,8 @@ impl<'a> Cluster<'a> {
             namespaces,
             alike,
             selected,
+            twins: OnceCell::new(),
+            dns: OnceCell::new(),
         }
     }
 
@@ -88,6 +113,63 @@ impl<'a> Cluster<'a> {
     /// Every NetworkPolicy, by namespace and name.
     pub(crate) fn all_policies(&self) -> impl Iterator<Item = &'a Arc<NetworkPolicy>> {
         self.policies.values().flatten().copied()
+    }
+
+    /// The namespaces with governed pods and a policy of which none isolates every pod in this direction, with those pods;
+    /// an option exempts some.
+    pub(super) fn without_default_deny(
+        &self,
+        direction: Direction,
+    ) -> impl Iterator<Item = (&Arc<str>, &[&'a Arc<Pod>])> {
+        self.governed
+            .iter()
+            .filter(move |(namespace, _)| {
+                self.policies.contains_key(*namespace)
+                    && !self.has_default_deny(namespace, direction)
+                    && !self.is_exempt(namespace)
+            })
+            .map(|(namespace, pods)| (namespace, pods.as_slice()))
+    }
+
+    /// The governed pods that no policy selects in this direction.
+    pub(super) fn not_isolated(
+        &self,
+        pods: &[&'a Arc<Pod>],
+        direction: Direction,
+    ) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let open = move |pod: &&Arc<Pod>| self.isolating(pod, direction).is_empty();
+        pods.iter().copied().filter(open)
+    }
+
+    /// Governed pods in groups whose egress verdicts cannot differ, but to the pods and the node that they are themselves:
+    /// those of one namespace with the same labels and address families. What holds for the first holds for all.
+    pub(super) fn twins(&self) -> impl Iterator<Item = &[&'a Arc<Pod>]> {
+        self.twins
+            .get_or_init(|| {
+                let mut numbers: HashMap<(&Arc<str>, &Labels, Families), usize> = HashMap::new();
+                let mut twins: Vec<Vec<&Arc<Pod>>> = Vec::new();
+                for pod in self.all_governed() {
+                    let key = (&pod.id.namespace, &pod.labels, Families::of(pod));
+                    let number = *numbers.entry(key).or_insert(twins.len());
+                    match twins.get_mut(number) {
+                        Some(group) => group.push(pod),
+                        None => twins.push(vec![pod]),
+                    }
+                }
+                twins
+            })
+            .iter()
+            .map(Vec::as_slice)
+    }
+
+    /// The DNS servers.
+    pub(super) fn dns(&self) -> &Dns {
+        self.dns.get_or_init(|| Dns::new(self))
+    }
+
+    /// Every rule of every policy as written, ineffective ones included.
+    pub(super) fn rules(&self) -> impl Iterator<Item = RuleAt<'a>> {
+        self.all_policies().flat_map(rules)
     }
 
     /// Every living pod with a network of its own, by namespace and name.
@@ -158,8 +240,8 @@ impl<'a> Cluster<'a> {
         let posture = |namespace: &Arc<str>| {
             let pods = self.governed.get(namespace).map_or(&[][..], Vec::as_slice);
             let covered = |direction| {
-                let isolated = |pod: &&&Arc<Pod>| !self.isolating(pod, direction).is_empty();
-                pods.iter().filter(isolated).count()
+                let open = self.not_isolated(pods, direction).count();
+                pods.len().saturating_sub(open)
             };
             Posture {
                 namespace: Arc::clone(namespace),

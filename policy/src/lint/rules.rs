@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{
-    Direction, Kind, NamespacedName, NetworkPolicy, Peer, PolicyPort, Rule, Selector,
-};
+use crate::model::{Direction, NetworkPolicy, Peer, PolicyPort, Rule, Selector};
 
 /// Both directions, in the order of the API.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -114,16 +112,6 @@ impl<'a> RuleAt<'a> {
     pub(super) fn port_subject(&self, port: usize) -> String {
         format!("{}.ports[{port}]", self.subject())
     }
-
-    /// The policy as the object of a finding.
-    pub(super) fn object(&self) -> (Kind, NamespacedName) {
-        object(self.policy)
-    }
-}
-
-/// A policy as the object of a finding.
-pub(super) fn object(policy: &NetworkPolicy) -> (Kind, NamespacedName) {
-    (Kind::NetworkPolicy, policy.id.clone())
 }
 
 /// Whether a peer is every pod of every namespace.
@@ -137,5 +125,20 @@ pub(super) fn is_every_pod(peer: &Peer) -> bool {
             namespaces: None, ..
         }
         | Peer::IpBlock { .. } => false,
+    }
+}
+
+/// The names of policies, for a finding.
+pub(super) fn names(policies: &[Arc<NetworkPolicy>]) -> Vec<String> {
+    let names = policies.iter().map(|policy| policy.id.to_string());
+    names.collect()
+}
+
+/// `1 pod`, `3 pods`.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    if number == 1 {
+        one.to_owned()
+    } else {
+        format!("{number} {many}")
     }
 }
