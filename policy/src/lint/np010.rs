@@ -3,6 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
+use super::rules::whom;
 use crate::model::Direction;
 
 pub(super) const LINT: Lint = Lint {
@@ -33,10 +34,10 @@ pub(super) fn report(cluster: &Cluster<'_>, direction: Direction, findings: &mut
         } else {
             format!("has an ipBlock of every address in {}", rule.peers_field())
         };
-        let (place, selector) = (rule.place(), &policy.pod_selector);
+        let (place, pods) = (rule.place(), whom(policy));
         let so = match direction {
-            Direction::Ingress => format!("everybody may connect to every port of {selector}"),
-            Direction::Egress => format!("{selector} may connect to everybody on every port"),
+            Direction::Ingress => format!("everybody may connect to every port of {pods}"),
+            Direction::Egress => format!("{pods} may connect to everybody on every port"),
         };
         findings.about_policy(
             policy,

@@ -3,7 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::rules::is_every_pod;
+use super::rules::{is_every_pod, whom};
 use crate::model::Direction;
 
 pub(super) const LINT: Lint = Lint {
@@ -27,13 +27,13 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
             continue;
         }
         let policy = &rule.policy;
-        let (place, selector) = (rule.place(), &policy.pod_selector);
+        let (place, pods) = (rule.place(), whom(policy));
         let so = match rule.direction {
             Direction::Ingress => {
-                format!("every pod of the cluster may connect to every port of {selector}")
+                format!("every pod of the cluster may connect to every port of {pods}")
             }
             Direction::Egress => {
-                format!("{selector} may connect to every port of every pod of the cluster")
+                format!("{pods} may connect to every port of every pod of the cluster")
             }
         };
         findings.about_policy(

@@ -3,7 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::rules::count;
+use super::rules::{count, whom};
 use crate::model::{Direction, Peer};
 
 pub(super) const LINT: Lint = Lint {
@@ -31,14 +31,14 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
             continue;
         };
         let policy = &rule.policy;
-        let (place, selector) = (rule.place(), &policy.pod_selector);
+        let (place, pods) = (rule.place(), whom(policy));
         let but = match excepted {
             0 => String::new(),
             number => format!(" (but for {})", count(number, "1 range", "ranges")),
         };
         let so = match rule.direction {
-            Direction::Ingress => format!("any address{but} may connect to {selector}"),
-            Direction::Egress => format!("{selector} may connect to any address{but}"),
+            Direction::Ingress => format!("any address{but} may connect to {pods}"),
+            Direction::Egress => format!("{pods} may connect to any address{but}"),
         };
         let on = if rule.no_port_restriction() {
             ""

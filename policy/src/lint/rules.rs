@@ -128,6 +128,15 @@ pub(super) fn is_every_pod(peer: &Peer) -> bool {
     }
 }
 
+/// The pods that a policy selects, in words.
+pub(super) fn whom(policy: &NetworkPolicy) -> String {
+    if policy.pod_selector.is_empty() {
+        format!("every pod of namespace {}", policy.id.namespace)
+    } else {
+        format!("the pods with labels {}", policy.pod_selector)
+    }
+}
+
 /// The names of policies, for a finding.
 pub(super) fn names(policies: &[Arc<NetworkPolicy>]) -> Vec<String> {
     let names = policies.iter().map(|policy| policy.id.to_string());
