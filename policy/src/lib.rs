@@ -24,6 +24,7 @@ pub mod model;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod selector;
+mod similar;
 pub mod state;
 
 pub use evaluate::{

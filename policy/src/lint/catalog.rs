@@ -2,7 +2,10 @@
 
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::np001;
+use super::{
+    np001, np002, np003, np004, np010, np011, np012, np013, np020, np021, np022, np030, np031,
+    np032, np033, np034,
+};
 
 /// What a lint is.
 #[derive(Debug)]
@@ -21,7 +24,24 @@ pub struct Lint {
 }
 
 /// Every lint, by id.
-pub static LINTS: &[Lint] = &[np001::LINT];
+pub static LINTS: &[Lint] = &[
+    np001::LINT,
+    np002::LINT,
+    np003::LINT,
+    np004::LINT,
+    np010::LINT,
+    np011::LINT,
+    np012::LINT,
+    np013::LINT,
+    np020::LINT,
+    np021::LINT,
+    np022::LINT,
+    np030::LINT,
+    np031::LINT,
+    np032::LINT,
+    np033::LINT,
+    np034::LINT,
+];
 
 /// A lint by its id.
 pub fn lint(id: &str) -> Option<&'static Lint> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Lint;
-use crate::model::{Kind, NamespacedName};
+use crate::model::{Kind, NamespacedName, NetworkPolicy, Pod};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -103,6 +103,31 @@ impl Findings {
         let finding = Finding::new(lint, subject.into(), object, message.into());
         self.found.push(finding);
         self.found.last_mut()
+    }
+
+    /// Adds one about a pod: it names the workload.
+    pub(crate) fn about_pod(
+        &mut self,
+        pod: &Pod,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Option<&mut Finding> {
+        let finding = self.add(subject, (Kind::Pod, pod.id.clone()), message)?;
+        finding.workload = Some(pod.workload());
+        Some(finding)
+    }
+
+    /// Adds one about a policy: it takes part.
+    pub(crate) fn about_policy(
+        &mut self,
+        policy: &NetworkPolicy,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Option<&mut Finding> {
+        let object = (Kind::NetworkPolicy, policy.id.clone());
+        let finding = self.add(subject, object, message)?;
+        finding.policies = vec![policy.id.to_string()];
+        Some(finding)
     }
 
     pub(super) fn sorted(mut self) -> Vec<Finding> {

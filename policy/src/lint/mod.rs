@@ -8,8 +8,27 @@
 
 mod catalog;
 mod cluster;
+mod dns;
 mod finding;
+mod matching;
 mod np001;
+mod np002;
+mod np003;
+mod np004;
+mod np010;
+mod np011;
+mod np012;
+mod np013;
+mod np020;
+mod np021;
+mod np022;
+mod np030;
+mod np031;
+mod np032;
+mod np033;
+mod np034;
+mod peers;
+mod rules;
 
 pub use catalog::{LINTS, Lint, lint};
 pub use finding::{Audit, Finding, Posture, Severity, Summary};
@@ -50,6 +69,8 @@ pub struct Options {
     pub exempt_namespaces: Vec<String>,
     /// The DNS servers: namespace, and the labels of the pods.
     pub dns: Vec<(String, Selector)>,
+    /// DNS servers that are no pods, such as 169.254.20.10 (NodeLocal DNSCache): reaching one of them is reaching DNS.
+    pub dns_addresses: Vec<IpAddr>,
     /// Metadata services beyond 169.254.169.254, 100.100.100.200 and fd00:ec2::254.
     pub metadata_addresses: Vec<IpAddr>,
     /// Pod CIDRs beyond those of the nodes.
@@ -63,6 +84,7 @@ impl Default for Options {
         Self {
             exempt_namespaces: Vec::new(),
             dns: vec![("kube-system".to_owned(), dns)],
+            dns_addresses: Vec::new(),
             metadata_addresses: Vec::new(),
             pod_cidrs: Vec::new(),
         }

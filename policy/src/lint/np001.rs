@@ -3,6 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
+use super::rules::count;
 use crate::model::{Kind, NamespacedName};
 
 pub(super) const LINT: Lint = Lint {
@@ -16,8 +17,10 @@ pub(super) const LINT: Lint = Lint {
         "NIST AC-4",
         "CWE-284",
     ],
-    help: "Every pod of the namespace accepts connections from everybody and may connect to everybody. Give the namespace a \
-           default-deny policy for both directions, then allow what is needed; `polproof fix` writes it.",
+    help: "Every pod of the namespace accepts connections from everybody and may connect to everybody. Give the \
+           namespace a default-deny policy for both directions, then allow what is needed; `polproof fix` \
+           writes it. Suppress it for a namespace that policies of another kind (admin policies, a CNI's own) \
+           isolate.",
     check,
 };
 
@@ -26,12 +29,13 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
         if cluster.policies.contains_key(namespace) || cluster.is_exempt(namespace) {
             continue;
         }
-        let pods = pods.len();
         findings.add(
             &**namespace,
             (Kind::Namespace, NamespacedName::new("", namespace.clone())),
             format!(
-                "namespace {namespace} has no NetworkPolicy: its {pods} pods may talk to everybody and everybody to them"
+                "namespace {namespace} has no NetworkPolicy: {} may talk to everybody, and everybody to {}",
+                count(pods.len(), "its only pod", "pods"),
+                if pods.len() == 1 { "it" } else { "them" }
             ),
         );
     }
