@@ -1,8 +1,10 @@
 //! A cluster sorted for the lints.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::classes::Classes;
 use super::finding::{Posture, Summary};
 use super::{Input, Options, Refused};
 use crate::model::{NetworkPolicy, Pod};
@@ -10,6 +12,7 @@ use crate::state::Snapshot;
 
 /// What the lints look at.
 pub(crate) struct Cluster<'a> {
+    pub(super) classes: OnceCell<Classes<'a>>,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) refused: &'a [Refused],
     pub(crate) options: &'a Options,
@@ -27,6 +30,7 @@ impl<'a> Cluster<'a> {
     pub(crate) fn new(input: Input<'a>, options: &'a Options) -> Self {
         let snapshot = input.snapshot;
         let mut cluster = Self {
+            classes: OnceCell::new(),
             snapshot,
             refused: input.refused,
             options,
