@@ -2,6 +2,27 @@
 
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
+use super::np040;
+use super::np041;
+use super::np042;
+use super::np043;
+use super::np050;
+use super::np051;
+use super::np052;
+use super::np060;
+use super::np061;
+use super::np062;
+use super::np070;
+use super::np071;
+use super::np080;
+use super::np081;
+use super::np091;
+use super::np092;
+use super::np100;
+use super::np101;
+use super::np110;
+use super::np111;
+use super::np900;
 use super::{
     np001, np002, np003, np004, np010, np011, np012, np013, np020, np021, np022, np030, np031,
     np032, np033, np034,
@@ -41,6 +62,27 @@ pub static LINTS: &[Lint] = &[
     np032::LINT,
     np033::LINT,
     np034::LINT,
+    np040::LINT,
+    np041::LINT,
+    np042::LINT,
+    np043::LINT,
+    np050::LINT,
+    np051::LINT,
+    np052::LINT,
+    np060::LINT,
+    np061::LINT,
+    np062::LINT,
+    np070::LINT,
+    np071::LINT,
+    np080::LINT,
+    np081::LINT,
+    np091::LINT,
+    np092::LINT,
+    np100::LINT,
+    np101::LINT,
+    np110::LINT,
+    np111::LINT,
+    np900::LINT,
 ];
 
 /// A lint by its id.

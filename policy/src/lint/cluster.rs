@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::classes::Classes;
 use super::dns::Dns;
 use super::finding::{Posture, Summary};
 use super::matching::{Matched, Matching, Namespaces};
@@ -24,6 +25,7 @@ pub(crate) const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0,
 
 /// What the lints look at.
 pub(crate) struct Cluster<'a> {
+    pub(super) classes: OnceCell<Classes<'a>>,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) refused: &'a [Refused],
     pub(crate) options: &'a Options,
@@ -89,6 +91,7 @@ impl<'a> Cluster<'a> {
             .collect();
         let (alike, selected) = selections(snapshot, &all);
         Self {
+            classes: OnceCell::new(),
             snapshot,
             refused: input.refused,
             options,

@@ -6,8 +6,12 @@
 //!
 //! Identifiers and subjects are part of the product's interface. A lint is a file of its own and a line in [`LINTS`].
 
+#[cfg(test)]
+mod admin_samples;
 mod catalog;
+mod classes;
 mod cluster;
+mod destinations;
 mod dns;
 mod finding;
 mod matching;
@@ -27,8 +31,33 @@ mod np031;
 mod np032;
 mod np033;
 mod np034;
+mod np040;
+mod np041;
+mod np042;
+mod np043;
+mod np050;
+mod np051;
+mod np052;
+mod np060;
+mod np061;
+mod np062;
+mod np070;
+mod np071;
+mod np080;
+mod np081;
+mod np091;
+mod np092;
+mod np100;
+mod np101;
+mod np110;
+mod np111;
+mod np900;
 mod peers;
+mod place;
+mod ranges;
+mod reach;
 mod rules;
+mod within;
 
 pub use catalog::{LINTS, Lint, lint};
 pub use finding::{Audit, Finding, Posture, Severity, Summary};

@@ -1,0 +1,503 @@
+//! Rules that admit what the other end denies: NP100 and NP101.
+//!
+//! What a rule admits is a set of tuples (source, destination, protocol, port), and the engine is asked for the verdict at
+//! the other end. It is asked once a pair of classes, and only where a policy could let the pair in at all: of a rule
+//! "to every pod of the cluster" that everybody denies, nearly nothing is left to ask.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::classes::{Class, ClassId, Classes};
+use super::cluster::Cluster;
+use super::place::{RuleAt, isolates};
+use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
+use crate::model::{
+    Action, AdminPeer, AdminRule, ContainerPort, Direction, Family, NetworkPolicy, Peer, Pod,
+    PortMatch, Protocol, Rule,
+};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Where a pod without an address stands: only an ipBlock of everything holds it.
+const UNKNOWN: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)),
+];
+
+/// The first address of a pod of a family. Without any address it stands at an unknown one of either family.
+fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
+    if pod.ips.is_empty() {
+        return UNKNOWN.into_iter().find(|ip| Family::of(*ip) == family);
+    }
+    let mut of_family = pod.ips.iter().filter(|ip| Family::of(**ip) == family);
+    of_family.next().copied()
+}
+
+/// A rule none of whose tuples comes through.
+pub(super) struct Futile<'a> {
+    pub(super) source: &'a Pod,
+    pub(super) destination: &'a Pod,
+    pub(super) protocol: Protocol,
+    pub(super) port: u16,
+    /// The policies that deny this first tuple, by name; none if another tier does.
+    pub(super) denied_by: Vec<String>,
+}
+
+/// A set of classes.
+#[derive(Clone)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn none(classes: usize) -> Self {
+        Self(vec![0; classes.div_ceil(64)])
+    }
+
+    fn insert(&mut self, class: ClassId) {
+        if let Some(word) = self.0.get_mut(class as usize / 64) {
+            *word |= 1 << (class % 64);
+        }
+    }
+
+    fn contains(&self, class: ClassId) -> bool {
+        let word = self.0.get(class as usize / 64);
+        word.is_some_and(|word| word & (1 << (class % 64)) != 0)
+    }
+}
+
+/// Whom a policy may let in (or out to) in one direction, whatever the port: never fewer than it does.
+struct Admits {
+    everybody: bool,
+    classes: Bits,
+    /// Of these, those of which an ipBlock holds some pod.
+    by_address: Bits,
+}
+
+/// All that is asked about verdicts in one direction.
+pub(super) struct Reach<'c, 'a> {
+    cluster: &'c Cluster<'a>,
+    classes: &'c Classes<'a>,
+    /// The direction of the verdicts: the other one than that of the rules.
+    asked: Direction,
+    admits: Vec<Admits>,
+    /// For each class, which of `admits` isolate it.
+    isolating: Vec<Vec<u32>>,
+    /// What the admin and baseline tiers may let in.
+    admin: Admits,
+    /// Namespaces with a policy that was refused: what is denied there is not known.
+    refused: BTreeSet<Arc<str>>,
+}
+
+/// Every rule that admits selector peers only and none of whose tuples the other end lets through.
+pub(super) fn each_futile_rule<'a>(
+    cluster: &Cluster<'a>,
+    direction: Direction,
+    mut found: impl FnMut(&RuleAt<'a>, Futile<'a>),
+) {
+    let mut reach = None;
+    for at in cluster.every_rule() {
+        let selectors_only = |rule: &Rule| {
+            let is_selector = |peer: &Peer| matches!(peer, Peer::Pods { .. });
+            !rule.peers.is_empty() && rule.peers.iter().all(is_selector)
+        };
+        if at.direction != direction || !at.is_effective() || !selectors_only(at.rule) {
+            continue;
+        }
+        let reach = reach.get_or_insert_with(|| Reach::new(cluster, direction));
+        if let Some(futile) = reach.futile(&at) {
+            found(&at, futile);
+        }
+    }
+}
+
+impl<'c, 'a> Reach<'c, 'a> {
+    fn new(cluster: &'c Cluster<'a>, of_rules: Direction) -> Self {
+        let asked = match of_rules {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
+        let classes = cluster.classes();
+        let places = Places::new(classes);
+        let mut isolating = vec![Vec::new(); classes.len()];
+        let mut admits = Vec::new();
+        for policy in cluster.policies.values().flatten() {
+            if !isolates(policy, asked) {
+                continue;
+            }
+            let number = u32::try_from(admits.len()).unwrap_or(u32::MAX);
+            for class in classes.selected_by(policy) {
+                if let Some(isolating) = isolating.get_mut(class as usize) {
+                    isolating.push(number);
+                }
+            }
+            admits.push(Admits::of_policy(policy, asked, classes, &places));
+        }
+        Self {
+            cluster,
+            classes,
+            asked,
+            admits,
+            isolating,
+            admin: Admits::of_admin_tiers(cluster, asked, classes, &places),
+            refused: cluster
+                .snapshot
+                .refused_policies()
+                .map(|id| id.namespace)
+                .collect(),
+        }
+    }
+
+    fn futile(&self, at: &RuleAt<'a>) -> Option<Futile<'a>> {
+        let governed = |classes: &mut Vec<ClassId>| {
+            classes.sort_unstable();
+            classes.dedup();
+            classes.retain(|class| self.classes.is_governed(*class));
+        };
+        let mut near = self.classes.selected_by(at.policy);
+        governed(&mut near);
+        let peers = at.rule.peers.iter();
+        let mut far: Vec<ClassId> = peers
+            .flat_map(|peer| self.classes.of_peer(peer, &at.policy.id.namespace))
+            .collect();
+        governed(&mut far);
+
+        let mut ports = TupleOf::new(at.rule);
+        for asked in &far {
+            let Some(asked_class) = self.classes.get(*asked) else {
+                continue;
+            };
+            for peer in &near {
+                let how = self.may_admit(*asked, *peer, asked_class);
+                let (Some(peer_class), true) = (self.classes.get(*peer), how != May::Not) else {
+                    continue;
+                };
+                let destination = match self.asked {
+                    Direction::Ingress => asked_class,
+                    Direction::Egress => peer_class,
+                };
+                let tuples = ports.at(destination);
+                if !tuples.is_empty() && !self.all_denied(asked_class, peer_class, how, tuples) {
+                    return None;
+                }
+            }
+        }
+        self.first(&near, &far, &mut ports)
+    }
+
+    /// Whether a pod of `asked` may let in (out to) one of `peer`, as far as policies' peers tell.
+    fn may_admit(&self, asked: ClassId, peer: ClassId, class: &Class<'a>) -> May {
+        let isolating = self.isolating.get(asked as usize);
+        let isolating = isolating.map_or(&[][..], Vec::as_slice);
+        let namespace = class.pod().map(|pod| &pod.id.namespace);
+        let mut policies = isolating
+            .iter()
+            .filter_map(|number| self.admits.get(*number as usize))
+            .chain([&self.admin]);
+        if policies.clone().any(|of| of.by_address.contains(peer)) {
+            return May::ByAddress;
+        }
+        if isolating.is_empty()
+            || namespace.is_some_and(|of| self.refused.contains(of))
+            || policies.any(|of| of.everybody || of.classes.contains(peer))
+        {
+            return May::Alike;
+        }
+        May::Not
+    }
+
+    /// Whether the engine denies every tuple between pods of two classes. Where addresses make a difference every pod of
+    /// `peer` is asked about, else one.
+    fn all_denied(
+        &self,
+        asked: &Class<'a>,
+        peer: &Class<'a>,
+        how: May,
+        tuples: &[(Protocol, u16)],
+    ) -> bool {
+        let peers = match how {
+            May::ByAddress => peer.pods.as_slice(),
+            May::Alike | May::Not => peer.pods.get(..1).unwrap_or_default(),
+        };
+        peers.iter().all(|peer| {
+            let other = |pod: &&&Arc<Pod>| pod.uid != peer.uid;
+            let Some(pod) = asked.pods.iter().find(other) else {
+                return true;
+            };
+            tuples.iter().all(|(protocol, port)| {
+                let mut verdicts = self.verdicts(pod, peer, *protocol, *port);
+                verdicts.all(|verdict| verdict.expectation == Expectation::Deny)
+            })
+        })
+    }
+
+    /// At `asked`, for each family that both pods have.
+    fn verdicts(
+        &self,
+        asked: &'a Pod,
+        peer: &'a Pod,
+        protocol: Protocol,
+        port: u16,
+    ) -> impl Iterator<Item = DirectionVerdict<'a>> {
+        let (source, destination) = match self.asked {
+            Direction::Ingress => (peer, asked),
+            Direction::Egress => (asked, peer),
+        };
+        let (snapshot, direction) = (self.cluster.snapshot, self.asked);
+        FAMILIES.into_iter().filter_map(move |family| {
+            let verdict = snapshot.evaluate(&Query {
+                source: Endpoint::Pod(source),
+                source_ip: address(source, family)?,
+                destination: Endpoint::Pod(destination),
+                destination_ip: address(destination, family)?,
+                protocol,
+                port,
+            });
+            Some(match direction {
+                Direction::Ingress => verdict.ingress,
+                Direction::Egress => verdict.egress,
+            })
+        })
+    }
+
+    /// A tuple of the rule, if it has any.
+    fn first(
+        &self,
+        near: &[ClassId],
+        far: &[ClassId],
+        ports: &mut TupleOf<'a>,
+    ) -> Option<Futile<'a>> {
+        for asked in far.iter().filter_map(|class| self.classes.get(*class)) {
+            for peer in near.iter().filter_map(|class| self.classes.get(*class)) {
+                let destination = match self.asked {
+                    Direction::Ingress => asked,
+                    Direction::Egress => peer,
+                };
+                let Some((protocol, port)) = ports.at(destination).first().copied() else {
+                    continue;
+                };
+                if !common_family(asked, peer) {
+                    continue;
+                }
+                let Some((asked, peer)) = two_pods(asked, peer) else {
+                    continue;
+                };
+                let verdict = self.verdicts(asked, peer, protocol, port).next()?;
+                let policies = verdict.isolating.iter();
+                let (source, destination) = match self.asked {
+                    Direction::Ingress => (peer, asked),
+                    Direction::Egress => (asked, peer),
+                };
+                return Some(Futile {
+                    source,
+                    destination,
+                    protocol,
+                    port,
+                    denied_by: policies.map(|policy| policy.id.to_string()).collect(),
+                });
+            }
+        }
+        None
+    }
+}
+
+/// How a pair of classes may be admitted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum May {
+    /// By nothing: it is denied without asking.
+    Not,
+    /// By what is the same for all pods of the classes.
+    Alike,
+    /// By the address of some pod.
+    ByAddress,
+}
+
+fn common_family(one: &Class<'_>, other: &Class<'_>) -> bool {
+    let mut both = one.families.iter().zip(&other.families);
+    both.any(|(one, other)| *one && *other)
+}
+
+/// A pod of each class, not the same one.
+fn two_pods<'a>(one: &Class<'a>, other: &Class<'a>) -> Option<(&'a Pod, &'a Pod)> {
+    let second = other.pod()?;
+    let mut firsts = one.pods.iter().filter(|first| first.uid != second.uid);
+    firsts.next().map(|first| (&***first, &**second))
+}
+
+/// The protocols and ports of a rule's tuples at a destination.
+struct TupleOf<'a> {
+    rule: &'a Rule,
+    /// By the destination's declared ports.
+    known: HashMap<u32, Vec<(Protocol, u16)>>,
+}
+
+impl<'a> TupleOf<'a> {
+    fn new(rule: &'a Rule) -> Self {
+        Self {
+            rule,
+            known: HashMap::new(),
+        }
+    }
+
+    fn at(&mut self, destination: &Class<'_>) -> &[(Protocol, u16)] {
+        let rule = self.rule;
+        self.known
+            .entry(destination.ports_id)
+            .or_insert_with(|| tuples(rule, destination.ports()))
+    }
+}
+
+/// The rule's numbers, its names as the destination has them, and the destination's own ports where the rule has none: port
+/// 80 if it declares none.
+fn tuples(rule: &Rule, declared: &[ContainerPort]) -> Vec<(Protocol, u16)> {
+    let mut found = BTreeSet::new();
+    let add_declared = |wanted: Option<Protocol>| {
+        let of = declared
+            .iter()
+            .filter(|port| wanted.is_none_or(|protocol| port.protocol == protocol));
+        let mut some: BTreeSet<_> = of.map(|port| (port.protocol, port.number)).collect();
+        if some.is_empty() {
+            some.insert((wanted.unwrap_or(Protocol::Tcp), 80));
+        }
+        some
+    };
+    if rule.ports.is_empty() {
+        found.extend(add_declared(None));
+    }
+    for item in &rule.ports {
+        match &item.port {
+            PortMatch::Any => found.extend(add_declared(Some(item.protocol))),
+            PortMatch::Range(first, last) => {
+                found.extend([(item.protocol, *first), (item.protocol, *last)]);
+            }
+            PortMatch::Named(name) => found.extend(
+                declared
+                    .iter()
+                    .filter(|port| {
+                        port.protocol == item.protocol && port.name.as_ref() == Some(name)
+                    })
+                    .map(|port| (port.protocol, port.number)),
+            ),
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The addresses of governed pods with their classes.
+struct Places(BTreeMap<IpAddr, Vec<ClassId>>);
+
+impl Places {
+    fn new(classes: &Classes<'_>) -> Self {
+        let mut places: BTreeMap<IpAddr, Vec<ClassId>> = BTreeMap::new();
+        for (id, class) in classes.iter().filter(|(_, class)| class.governed) {
+            for pod in &class.pods {
+                let addresses = if pod.ips.is_empty() {
+                    UNKNOWN.as_slice()
+                } else {
+                    &pod.ips
+                };
+                for ip in addresses {
+                    let at = places.entry(ip.to_canonical()).or_default();
+                    if at.last() != Some(&id) {
+                        at.push(id);
+                    }
+                }
+            }
+        }
+        Self(places)
+    }
+
+    fn within(&self, cidr: &IpNet, except: &[IpNet], mut found: impl FnMut(ClassId)) {
+        for (ip, classes) in self.0.range(cidr.network()..=cidr.broadcast()) {
+            if !except.iter().any(|net| net.contains(ip)) {
+                classes.iter().for_each(|class| found(*class));
+            }
+        }
+    }
+}
+
+impl Admits {
+    fn none(classes: &Classes<'_>) -> Self {
+        Self {
+            everybody: false,
+            classes: Bits::none(classes.len()),
+            by_address: Bits::none(classes.len()),
+        }
+    }
+
+    fn of_policy<'a>(
+        policy: &'a NetworkPolicy,
+        direction: Direction,
+        classes: &Classes<'a>,
+        places: &Places,
+    ) -> Self {
+        let rules = match direction {
+            Direction::Ingress => &policy.ingress,
+            Direction::Egress => &policy.egress,
+        };
+        let mut admits = Self::none(classes);
+        for rule in rules {
+            admits.everybody |= rule.peers.is_empty();
+            for peer in &rule.peers {
+                match peer {
+                    Peer::Pods { .. } => {
+                        for class in classes.of_peer(peer, &policy.id.namespace) {
+                            admits.classes.insert(class);
+                        }
+                    }
+                    Peer::IpBlock { cidr, except } => {
+                        places.within(cidr, except, |class| admits.by_address.insert(class));
+                    }
+                }
+            }
+        }
+        admits
+    }
+
+    fn of_admin_tiers<'a>(
+        cluster: &Cluster<'a>,
+        direction: Direction,
+        classes: &Classes<'a>,
+        places: &Places,
+    ) -> Self {
+        let mut admits = Self::none(classes);
+        let mut priorities = BTreeSet::new();
+        for policy in cluster.snapshot.admin_policies() {
+            // Two that disagree deny nothing for sure.
+            admits.everybody |= !priorities.insert((policy.tier, policy.priority));
+            let rules = match direction {
+                Direction::Ingress => &policy.ingress,
+                Direction::Egress => &policy.egress,
+            };
+            let allowing = |rule: &&AdminRule| rule.action == Action::Allow;
+            for peer in rules.iter().filter(allowing).flat_map(|rule| &rule.peers) {
+                let selected = match peer {
+                    AdminPeer::Namespaces(namespaces) => classes.of_namespaces(namespaces, None),
+                    AdminPeer::Pods { namespaces, pods } => {
+                        classes.of_namespaces(namespaces, Some(pods))
+                    }
+                    AdminPeer::DomainNames(_) => {
+                        admits.everybody = true;
+                        continue;
+                    }
+                    AdminPeer::Networks(_) | AdminPeer::Nodes(_) | AdminPeer::Unrecognised => {
+                        continue;
+                    }
+                };
+                for class in selected {
+                    admits.classes.insert(class);
+                }
+            }
+            // Whatever the action: what it does to one pod of a class says nothing of the next.
+            for peer in rules.iter().flat_map(|rule| &rule.peers) {
+                if let AdminPeer::Networks(nets) = peer {
+                    for net in nets {
+                        places.within(net, &[], |class| admits.by_address.insert(class));
+                    }
+                }
+            }
+        }
+        admits
+    }
+}
