@@ -10,6 +10,7 @@ mod catalog;
 mod cluster;
 mod finding;
 mod np001;
+pub mod suppress;
 
 pub use catalog::{LINTS, Lint, lint};
 pub use finding::{Audit, Finding, Posture, Severity, Summary};
