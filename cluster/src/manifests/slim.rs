@@ -8,7 +8,10 @@ pub(super) fn slim(kind: &str, object: &mut Value) {
     absent(object);
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
-        meta.remove("annotations");
+        // Only ours: kubectl's copy of what was last applied is as large as the object.
+        if let Some(Value::Object(annotations)) = meta.get_mut("annotations") {
+            annotations.retain(|key, value| key.starts_with("polproof.io/") && value.is_string());
+        }
     }
     match kind {
         "Pod" => {

@@ -57,6 +57,7 @@ mod place;
 mod ranges;
 mod reach;
 mod rules;
+pub mod suppress;
 mod within;
 
 pub use catalog::{LINTS, Lint, lint};
