@@ -142,6 +142,11 @@ fn own_case(case: ask::Case) -> Case {
     }
 }
 
+/// The engine's own walk, egress first.
+pub(crate) fn walks(explanation: explain::Explanation) -> Vec<Walk> {
+    explanation.directions.into_iter().map(walk).collect()
+}
+
 /// The engine's own walk of one direction.
 fn walk(walk: explain::DirectionExplanation) -> Walk {
     Walk {

@@ -31,8 +31,14 @@ pub(super) fn text(explanation: &Explanation, screen: &Screen) -> String {
     }
     // What is the same in both families is said once.
     let mut bodies: Vec<(Vec<&str>, String)> = Vec::new();
+    let first = explanation.families.first();
+    let same = first.is_some_and(|first| {
+        let mut families = explanation.families.iter();
+        families.all(|family| family.says() == first.says())
+    });
     for family in &explanation.families {
-        let body = body(family, explanation, screen);
+        let before = first.filter(|first| !same && !std::ptr::eq(*first, family));
+        let body = body(family, before, explanation, screen);
         match bodies.iter_mut().find(|(_, said)| *said == body) {
             Some((families, _)) => families.push(&family.family),
             None => bodies.push((vec![&family.family], body)),
@@ -47,6 +53,13 @@ pub(super) fn text(explanation: &Explanation, screen: &Screen) -> String {
     text
 }
 
+impl Family {
+    /// What it says, but for the addresses.
+    fn says(&self) -> (&str, &[Walk], usize) {
+        (&self.verdict, &self.walked.directions, self.others.len())
+    }
+}
+
 fn sentence(explanation: &Explanation) -> String {
     match explanation.verdict.as_str() {
         "allow" => "the policies allow it".to_owned(),
@@ -59,7 +72,13 @@ fn sentence(explanation: &Explanation) -> String {
     }
 }
 
-fn body(family: &Family, explanation: &Explanation, screen: &Screen) -> String {
+/// `before` is a family that was shown already: what it says, too, is not said again.
+fn body(
+    family: &Family,
+    before: Option<&Family>,
+    explanation: &Explanation,
+    screen: &Screen,
+) -> String {
     let all = family.pairs.allow + family.pairs.deny + family.pairs.unknown;
     if family.others.is_empty() {
         let head = screen.paint(tone(&family.verdict), &family.verdict);
@@ -70,7 +89,7 @@ fn body(family: &Family, explanation: &Explanation, screen: &Screen) -> String {
         };
         return format!(
             "{head}\n{}",
-            walks(&family.walked, explanation, screen, "  ")
+            walks(&family.walked, before, explanation, screen, "  ")
         );
     }
     let mut counts = Vec::new();
@@ -98,13 +117,19 @@ fn body(family: &Family, explanation: &Explanation, screen: &Screen) -> String {
             walked.source,
             walked.destination,
             screen.paint(tone(verdict), verdict),
-            walks(walked, explanation, screen, "    ")
+            walks(walked, None, explanation, screen, "    ")
         ));
     }
     text
 }
 
-fn walks(walked: &Walked, explanation: &Explanation, screen: &Screen, indent: &str) -> String {
+fn walks(
+    walked: &Walked,
+    before: Option<&Family>,
+    explanation: &Explanation,
+    screen: &Screen,
+    indent: &str,
+) -> String {
     let mut text = String::new();
     for walk in &walked.directions {
         // As asked, unless several stand behind it.
@@ -118,6 +143,16 @@ fn walks(walked: &Walked, explanation: &Explanation, screen: &Screen, indent: &s
         } else {
             found
         };
+        let said = before.filter(|before| before.walked.directions.contains(walk));
+        if let Some(before) = said {
+            text.push_str(&format!(
+                "{indent}{} of {end}: {}, as for {}\n",
+                walk.direction,
+                screen.paint(tone(&walk.verdict), &walk.verdict),
+                before.family
+            ));
+            continue;
+        }
         text.push_str(&format!(
             "{indent}{} of {end}: {}, because {}\n",
             walk.direction,

@@ -326,7 +326,11 @@ impl Directory {
         let (near, no_namespace) = if left == 0 {
             (Vec::new(), false)
         } else {
-            (near(), near::no_namespace(&self.snapshot, namespace))
+            let near = near();
+            match near::namespaces(&self.snapshot, namespace) {
+                Some(namespaces) if near.is_empty() => (namespaces, true),
+                other => (near, other.is_some()),
+            }
         };
         AskError::Missing {
             kind,

@@ -98,14 +98,21 @@ pub(super) fn services(snapshot: &Snapshot, namespace: &str, name: &str) -> Vec<
     best(found)
 }
 
-/// Whether nothing that we know lies in the namespace.
-pub(super) fn no_namespace(snapshot: &Snapshot, namespace: &str) -> bool {
+/// Namespaces like one that nothing we know lies in; `None` if something does.
+pub(super) fn namespaces(snapshot: &Snapshot, namespace: &str) -> Option<Vec<String>> {
     let known: BTreeSet<&str> = snapshot
         .namespaces()
         .map(|held| &*held.name)
         .chain(snapshot.pods().map(|pod| &*pod.id.namespace))
         .collect();
-    !known.is_empty() && !known.contains(namespace)
+    if known.is_empty() || known.contains(namespace) {
+        return None;
+    }
+    let found = known
+        .into_iter()
+        .filter_map(|there| Some((slips(namespace, there)?, format!("namespace {there}"))))
+        .collect();
+    Some(best(found))
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two names (optimal string alignment).

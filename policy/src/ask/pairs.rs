@@ -87,30 +87,51 @@ impl Directory {
         protocol: Protocol,
         port: Option<u16>,
     ) -> Result<Pairs, AskError> {
-        let sources: Arc<[Target]> = match source {
-            End::One(target) => Arc::from([target.clone()]),
-            End::Pods(pods) => Arc::clone(pods),
-            End::Service(of) => service::pods(self, of)?.into(),
-        };
-        let mut notes = Vec::new();
-        let number = port.unwrap_or(DEFAULT_PORT);
-        let destinations = match destination {
-            End::One(target) => vec![(target.clone(), number)],
-            End::Pods(pods) => pods.iter().map(|pod| (pod.clone(), number)).collect(),
-            End::Service(of) => {
-                let behind = service::behind(self, of, protocol, port)?;
-                notes.extend(behind.notes);
-                behind.targets
-            }
-        };
+        let (destinations, notes) = self.destinations(destination, protocol, port)?;
         let pairs = Pairs {
-            sources,
+            sources: self.sources(source)?,
             destinations,
             notes,
         };
         Ok(match (port, destination) {
             (None, End::One(_) | End::Pods(_)) => pairs.noting_default_port(protocol),
             _ => pairs,
+        })
+    }
+
+    /// Everybody of an end that connects.
+    ///
+    /// # Errors
+    /// A Service with nobody behind it.
+    pub fn sources(&self, end: &End) -> Result<Arc<[Target]>, AskError> {
+        Ok(match end {
+            End::One(target) => Arc::from([target.clone()]),
+            End::Pods(pods) => Arc::clone(pods),
+            End::Service(of) => service::pods(self, of)?.into(),
+        })
+    }
+
+    /// Everybody of an end that is connected to, with the port of each, and what is worth saying of it.
+    ///
+    /// # Errors
+    /// A Service without that port, or with nobody behind it.
+    pub fn destinations(
+        &self,
+        end: &End,
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Result<(Vec<(Target, u16)>, Vec<String>), AskError> {
+        let number = port.unwrap_or(DEFAULT_PORT);
+        Ok(match end {
+            End::One(target) => (vec![(target.clone(), number)], Vec::new()),
+            End::Pods(pods) => (
+                pods.iter().map(|pod| (pod.clone(), number)).collect(),
+                Vec::new(),
+            ),
+            End::Service(of) => {
+                let behind = service::behind(self, of, protocol, port)?;
+                (behind.targets, behind.notes)
+            }
         })
     }
 }

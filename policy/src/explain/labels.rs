@@ -92,7 +92,15 @@ impl<'s> Census<'s> {
             if labels.get(key) == Some(value) {
                 continue;
             }
-            let mut text = format!("{}, not {key}={value}", found(key));
+            let mut text = match whose {
+                // What everybody calls the namespace's name.
+                Whose::Namespace(name) if **key == *NAMESPACE_NAME_LABEL => {
+                    format!("its namespace is {name}, not {value}")
+                }
+                Whose::Namespace(_) | Whose::Pod(..) => {
+                    format!("{}, not {key}={value}", found(key))
+                }
+            };
             if let Some((key, value)) = self.meant(key, value, labels, whose) {
                 text = format!("{text} (did you mean {key}={value}?)");
                 lack.slips += 1;

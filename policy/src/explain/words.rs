@@ -189,7 +189,11 @@ impl Words<'_> {
         }
         match except.iter().find(|net| net.contains(&ip)) {
             Some(net) => Err(Miss::new(
-                WHOLE,
+                match self.peer {
+                    // A pod is not left out by a block: selectors are for pods.
+                    End::Pod(_) | End::Host(_) => OUTSIDE,
+                    End::Node(_) | End::External => WHOLE,
+                },
                 format!("{ip} is in {net}, excepted from {cidr}"),
             )),
             None => Ok(format!("{ip} is in {cidr}")),
@@ -248,7 +252,13 @@ impl Words<'_> {
                 let whose = Whose::Namespace(&pod.id.namespace);
                 let lack = self.census.lack(selector, &labels, whose);
                 distance += WHOLE * lack.missing.len() - lack.slips * (WHOLE - 1);
-                missing.extend(lack.missing);
+                missing.extend(lack.missing.into_iter().map(|text| {
+                    // It needs somebody whose namespace it is.
+                    match text.strip_prefix("its namespace ") {
+                        Some(rest) => format!("the namespace of {name} {rest}"),
+                        None => text,
+                    }
+                }));
                 format!("namespaces with {selector}")
             }
         };
