@@ -7,7 +7,7 @@ pub(crate) const FINE: u8 = 0;
 /// There are violations.
 pub(crate) const VIOLATIONS: u8 = 1;
 /// Wrong flags or bad input.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// The collector or cluster cannot be reached.
 const AWAY: u8 = 3;
 

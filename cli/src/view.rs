@@ -288,8 +288,10 @@ pub(crate) struct Explanation {
     pub(crate) port: u16,
     /// `TCP`, `UDP`, `SCTP`.
     pub(crate) protocol: &'static str,
-    /// `allow`, `deny`, `unknown`, or `mixed` if the families differ.
+    /// `allow`, `deny`, `unknown`, or `mixed` if the families or the pods differ.
     pub(crate) verdict: String,
+    /// What is worth knowing of the ends: a Service's address that is rewritten, pods without an address.
+    pub(crate) notes: Vec<String>,
     /// One for each address family that both ends have.
     pub(crate) families: Vec<Family>,
 }
@@ -299,30 +301,110 @@ pub(crate) struct Explanation {
 pub(crate) struct Family {
     /// `IPv4` or `IPv6`.
     pub(crate) family: String,
+    /// `allow`, `deny` or `unknown: reason`; `mixed` if the pods of the ends differ.
+    pub(crate) verdict: String,
+    /// A stable word for why it is unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    /// How many pairs of pods there are, by outcome.
+    pub(crate) pairs: Pairs,
+    /// The pair that is walked through.
+    #[serde(flatten)]
+    pub(crate) walked: Walked,
+    /// The verdict of that pair.
+    #[serde(skip)]
+    pub(crate) first: String,
+    /// One pair of each other outcome.
+    pub(crate) others: Vec<Case>,
+}
+
+/// Pairs of pods by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Pairs {
+    /// Allowed.
+    pub(crate) allow: u64,
+    /// Denied.
+    pub(crate) deny: u64,
+    /// Left open.
+    pub(crate) unknown: u64,
+}
+
+/// A pair of ends that stands for all with another outcome.
+#[derive(Debug, Serialize)]
+pub(crate) struct Case {
     /// `allow`, `deny` or `unknown: reason`.
     pub(crate) verdict: String,
+    /// A stable word for why it is unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    /// The pair.
+    #[serde(flatten)]
+    pub(crate) walked: Walked,
+}
+
+/// A pair of ends and the walk to its verdict.
+#[derive(Debug, Serialize)]
+pub(crate) struct Walked {
+    /// Who connects.
+    pub(crate) source: String,
+    /// The address that stood for the source.
+    pub(crate) source_address: String,
+    /// To whom.
+    pub(crate) destination: String,
+    /// The address that stood for the destination.
+    pub(crate) destination_address: String,
+    /// The port that the policies see.
+    pub(crate) port: u32,
     /// Egress of the source, ingress of the destination.
     pub(crate) directions: Vec<Walk>,
 }
 
 /// One direction.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Walk {
     /// `egress` or `ingress`.
     pub(crate) direction: &'static str,
     /// `allow`, `deny` or `unknown: reason`.
     pub(crate) verdict: String,
+    /// A stable word for why it is unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
     /// Why.
     pub(crate) because: String,
-    /// Each policy that isolates.
+    /// What each tier comes to; none for an end that no policy governs.
+    pub(crate) tiers: Vec<Tier>,
+    /// Each policy that selects the end, tier by tier.
     pub(crate) policies: Vec<Policy>,
+    /// The rule that is nearest to admitting, and what is missing; empty if one admits.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) nearest: String,
+    /// What is worth knowing beside.
+    pub(crate) notes: Vec<String>,
+}
+
+/// One tier.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Tier {
+    /// `Admin`, `NetworkPolicy`, `Baseline`.
+    pub(crate) tier: &'static str,
+    /// What it comes to.
+    pub(crate) says: String,
+    /// Whether the cluster has any policy of this tier.
+    pub(crate) present: bool,
 }
 
 /// What one policy says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Policy {
-    /// `namespace/name`.
+    /// `namespace/name`, or `name` of a policy of the whole cluster.
     pub(crate) policy: String,
+    /// `NetworkPolicy`, `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy`, `ClusterNetworkPolicy`.
+    pub(crate) kind: String,
+    /// Its tier.
+    pub(crate) tier: &'static str,
+    /// Of an admin policy; the lower number goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<u32>,
     /// A line for each rule.
     pub(crate) rules: Vec<String>,
 }

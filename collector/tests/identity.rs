@@ -48,7 +48,7 @@ async fn ask(collector: &Collector, pki: &Pki, names: &[&str]) -> Vec<Result<(),
                 source: "10.0.0.1".to_owned(),
                 destination: "10.0.0.2".to_owned(),
                 port: 80,
-                protocol: 0,
+                ..v1::ExplainRequest::default()
             })
             .await
             .map(|_| ()),

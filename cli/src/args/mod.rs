@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use audit::Audit;
 pub(crate) use check::Check;
 pub(crate) use diff::Diff;
-pub(crate) use explain::Explain;
+pub(crate) use explain::{Explain, Family};
 pub(crate) use fix::Fix;
 pub(crate) use matrix::Matrix;
 pub(crate) use source::Source;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use polproof_flow::finding::JudgedCounts;
-use polproof_policy::{Direction, Family, Protocol, ask};
+use polproof_policy::{Direction, Protocol, ask, explain};
 use polproof_proto::v1;
 use prost_types::Timestamp;
 
@@ -117,30 +117,70 @@ pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
 
 /// An answer for the wire.
 pub fn explanation(answer: ask::Answer) -> v1::Explanation {
+    let family = ask::family_name(answer.family);
+    let mut cases = answer.cases.into_iter().map(|case| explained(family, case));
+    let mut first = cases.next().unwrap_or_default();
+    first.others = cases.collect();
+    first
+}
+
+fn explained(family: &str, case: ask::Case) -> v1::Explanation {
     v1::Explanation {
-        family: match answer.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-        .to_owned(),
-        verdict: answer.explanation.verdict,
-        directions: answer
+        family: family.to_owned(),
+        verdict: case.explanation.verdict,
+        reason: case.explanation.reason.unwrap_or_default(),
+        directions: case
             .explanation
             .directions
             .into_iter()
-            .map(|walked| v1::DirectionExplanation {
-                direction: direction(walked.direction),
-                verdict: walked.verdict,
-                because: walked.because,
-                policies: walked
-                    .policies
-                    .into_iter()
-                    .map(|policy| v1::PolicyExplanation {
-                        policy: policy.policy,
-                        rules: policy.rules,
-                    })
-                    .collect(),
+            .map(walked)
+            .collect(),
+        source: case.source,
+        source_address: case.source_ip.to_string(),
+        destination: case.destination,
+        destination_address: case.destination_ip.to_string(),
+        port: u32::from(case.port),
+        pairs: case.pairs as u64,
+        others: Vec::new(),
+    }
+}
+
+fn walked(walked: explain::DirectionExplanation) -> v1::DirectionExplanation {
+    v1::DirectionExplanation {
+        direction: direction(walked.direction),
+        verdict: walked.verdict,
+        reason: walked.reason.unwrap_or_default(),
+        because: walked.because,
+        policies: walked
+            .policies
+            .into_iter()
+            .map(|policy| v1::PolicyExplanation {
+                policy: policy.policy,
+                rules: policy.rules,
+                kind: policy.kind,
+                tier: tier(policy.tier),
+                priority: policy.priority.map(u32::from),
             })
             .collect(),
+        tiers: walked
+            .tiers
+            .into_iter()
+            .map(|said| v1::TierExplanation {
+                tier: tier(said.tier),
+                says: said.says,
+                present: said.present,
+            })
+            .collect(),
+        nearest: walked.nearest.unwrap_or_default(),
+        notes: walked.notes,
     }
+}
+
+fn tier(tier: explain::TierName) -> i32 {
+    match tier {
+        explain::TierName::Admin => v1::PolicyTier::Admin,
+        explain::TierName::NetworkPolicy => v1::PolicyTier::NetworkPolicy,
+        explain::TierName::Baseline => v1::PolicyTier::Baseline,
+    }
+    .into()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polproof_cluster::{SourceKind, View};
-use polproof_policy::ask;
+use polproof_policy::{Family, ask};
 use polproof_proto::v1;
 use tonic::Status;
 
@@ -12,6 +12,24 @@ use crate::convert;
 
 /// Refused objects that a status names.
 const REFUSED_SHOWN: usize = 20;
+
+/// Pairs of pods that one question may be about: a workload of 300 pods with another one. Each is a verdict, and the
+/// collector has other work.
+const MOST_PAIRS: usize = 100_000;
+
+/// Bytes of an end: a namespace, a kind and a name.
+const LONGEST_END: usize = 63 + 64 + 253 + 2;
+
+fn family(text: &str) -> Result<Option<Family>, Status> {
+    match text {
+        "" => Ok(None),
+        "IPv4" => Ok(Some(Family::V4)),
+        "IPv6" => Ok(Some(Family::V6)),
+        _ => Err(Status::invalid_argument(
+            "family is neither IPv4 nor IPv6 (leave it out for both)",
+        )),
+    }
+}
 
 impl Query {
     fn view(&self) -> Option<Arc<View>> {
@@ -24,6 +42,15 @@ impl Query {
     ) -> Result<v1::ExplainResponse, Status> {
         let protocol = convert::asked_protocol(request.protocol).map_err(|bad| refused(&bad))?;
         let port = convert::port("port", request.port).map_err(|bad| refused(&bad))?;
+        let family = family(&request.family)?;
+        for end in [&request.source, &request.destination] {
+            if end.len() > LONGEST_END {
+                return Err(Status::invalid_argument(format!(
+                    "an end of {} bytes is no name: NAMESPACE/KIND/NAME has {LONGEST_END} at most",
+                    end.len()
+                )));
+            }
+        }
         let Some(view) = self.view() else {
             return Err(Status::failed_precondition(
                 "the collector has no source of the cluster's objects: start it in the cluster, or with --kubeconfig or \
@@ -39,24 +66,36 @@ impl Query {
                     .unwrap_or_default()
             )));
         }
-        let answers = ask::ask(
-            &view.snapshot,
-            &request.source,
-            &request.destination,
-            port,
+        let question = ask::Question {
+            source: &request.source,
+            destination: &request.destination,
+            port: (!request.port_by_default).then_some(port),
             protocol,
-        )
-        .map_err(|error| match error {
-            ask::AskError::NoPod { .. } => Status::not_found(error.to_string()),
-            ask::AskError::NoAddress { .. } | ask::AskError::Ambiguous { .. } => {
-                Status::failed_precondition(error.to_string())
+            family,
+        };
+        let directory = ask::Directory::new(&view.snapshot);
+        let reply = ask::ask(&directory, &question, MOST_PAIRS).map_err(|error| {
+            let said = error.to_string();
+            match error {
+                ask::AskError::Missing { .. } => Status::not_found(said),
+                ask::AskError::Finished { .. }
+                | ask::AskError::NoEndpoints { .. }
+                | ask::AskError::Ambiguous { .. } => Status::failed_precondition(said),
+                ask::AskError::Unreadable { .. }
+                | ask::AskError::UnknownKind { .. }
+                | ask::AskError::NoServicePort { .. }
+                | ask::AskError::NoCommonFamily
+                | ask::AskError::NotInFamily { .. }
+                | ask::AskError::TooMany { .. } => Status::invalid_argument(said),
             }
-            ask::AskError::Unreadable { .. }
-            | ask::AskError::Service { .. }
-            | ask::AskError::NoCommonFamily => Status::invalid_argument(error.to_string()),
         })?;
         Ok(v1::ExplainResponse {
-            explanations: answers.into_iter().map(convert::explanation).collect(),
+            explanations: reply
+                .answers
+                .into_iter()
+                .map(convert::explanation)
+                .collect(),
+            notes: reply.notes,
         })
     }
 

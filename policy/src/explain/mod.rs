@@ -1,25 +1,42 @@
 //! The walk behind a verdict, in plain values that people-facing code prints.
+//!
+//! ```text
+//! Query --Snapshot::evaluate--> Verdict --+--> because: one sentence
+//!                                         +--> tiers: Admin, NetworkPolicy, Baseline: what each comes to
+//!                                         +--> policies that select the end, each rule: matches, or what is missing
+//!                                         +--> the nearest miss, notes
+//! ```
 
+mod admin;
+mod because;
+mod deciding;
+mod labels;
+mod notes;
 mod rule;
+mod words;
 
-use std::net::IpAddr;
+use serde::Serializer;
 
 use crate::evaluate::{
-    Decision, DirectionVerdict, End, Expectation, PodEntry, Query, UnknownReason, isolation_of,
-    walk,
+    Connection, Decision, DirectionVerdict, End, Expectation, PodEntry, Query, isolation_of, walk,
 };
-use crate::model::Direction;
+use crate::model::{Action, Direction, Tier};
 use crate::state::Snapshot;
-use rule::{Asked, Words};
+use admin::{CameTo, rule_name};
+use because::{Ends, name};
+use labels::Census;
+use words::{Miss, NO_POD, Words};
 
-/// The most refused policies that one sentence names.
-const REFUSED_SHOWN: usize = 3;
+pub use deciding::{Deciding, deciding, outcome_word, reason_word};
 
 /// The walk behind a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Explanation {
     /// `allow`, `deny` or `unknown: reason`.
     pub verdict: String,
+    /// A stable word for why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Egress first, then ingress.
     pub directions: Vec<DirectionExplanation>,
 }
@@ -28,29 +45,87 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DirectionExplanation {
     /// Which direction.
+    #[serde(serialize_with = "lower")]
     pub direction: Direction,
     /// `allow`, `deny` or `unknown: reason`.
     pub verdict: String,
+    /// A stable word for why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// One sentence that says why.
     pub because: String,
-    /// `namespace/name` of each policy that isolates, and its rules: admits or why not.
+    /// What each tier comes to, in order; none for an end that no policy governs.
+    pub tiers: Vec<TierExplanation>,
+    /// Each policy that selects the end in this direction, tier by tier, and its rules: what matches, or why not.
     pub policies: Vec<PolicyExplanation>,
+    /// If no rule admits it: the rule that is nearest to it, and what is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
+    /// What is worth knowing beside: policies that are not evaluated, that miss the end by a slip.
+    pub notes: Vec<String>,
+}
+
+/// A tier, in the order of evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum TierName {
+    /// AdminNetworkPolicy, and ClusterNetworkPolicy of tier Admin.
+    Admin,
+    /// networking.k8s.io/v1.
+    NetworkPolicy,
+    /// BaselineAdminNetworkPolicy, and ClusterNetworkPolicy of tier Baseline.
+    Baseline,
+}
+
+impl TierName {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "Admin",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Baseline => "Baseline",
+        }
+    }
+}
+
+/// What one tier comes to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TierExplanation {
+    /// Which.
+    pub tier: TierName,
+    /// In words.
+    pub says: String,
+    /// Whether the cluster has any policy of this tier.
+    pub present: bool,
 }
 
 /// What one policy said.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PolicyExplanation {
-    /// `namespace/name`.
+    /// `namespace/name`, or `name` of a policy of the whole cluster.
     pub policy: String,
+    /// `NetworkPolicy`, `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy`, `ClusterNetworkPolicy`.
+    pub kind: String,
+    /// Its tier.
+    pub tier: TierName,
+    /// Of an admin policy; the lower number goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
     /// One line a rule: "rule 0 admits: ..." or "rule 1 does not: port 80/TCP is not 5432/TCP".
     pub rules: Vec<String>,
+}
+
+/// `ingress`, `egress`.
+fn lower<S: Serializer>(direction: &Direction, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(direction)
 }
 
 /// Explains a verdict. The verdict itself is the engine's; only the words are made here.
 pub(crate) fn explain(snapshot: &Snapshot, query: &Query<'_>) -> Explanation {
     let verdict = snapshot.evaluate(query);
+    let expectation = verdict.expectation();
     Explanation {
-        verdict: outcome(verdict.expectation()),
+        verdict: outcome(expectation),
+        reason: reason(expectation),
         directions: vec![
             explain_direction(snapshot, query, Direction::Egress, &verdict.egress),
             explain_direction(snapshot, query, Direction::Ingress, &verdict.ingress),
@@ -60,10 +135,13 @@ pub(crate) fn explain(snapshot: &Snapshot, query: &Query<'_>) -> Explanation {
 
 fn outcome(expectation: Expectation) -> String {
     match expectation {
-        Expectation::Allow => "allow".to_owned(),
-        Expectation::Deny => "deny".to_owned(),
+        Expectation::Allow | Expectation::Deny => outcome_word(expectation).to_owned(),
         Expectation::Unknown(reason) => format!("unknown: {reason}"),
     }
+}
+
+fn reason(expectation: Expectation) -> Option<String> {
+    reason_word(expectation).map(str::to_owned)
 }
 
 fn explain_direction(
@@ -87,46 +165,166 @@ fn explain_direction(
             connection.source_ip,
         ),
     };
-    let mut policies = Vec::new();
+    let ends = Ends {
+        direction,
+        end: governed,
+        governed: name(governed, governed_ip),
+        peer: name(peer, peer_ip),
+    };
+    let mut explanation = DirectionExplanation {
+        direction,
+        verdict: outcome(verdict.expectation),
+        reason: reason(verdict.expectation),
+        because: ends.because(verdict, snapshot),
+        tiers: Vec::new(),
+        policies: Vec::new(),
+        nearest: None,
+        notes: Vec::new(),
+    };
     if let End::Pod(entry) | End::Host(entry) = governed {
         let words = Words {
             snapshot,
-            asked: Asked {
-                direction,
-                peer,
-                peer_ip,
-                destination: connection.destination,
-                protocol: connection.protocol,
-                port: connection.port,
-            },
-        };
-        let levels = walk(direction, entry, &connection);
-        policies = policy_lines(direction, entry, &words, levels);
-    }
-    DirectionExplanation {
-        direction,
-        verdict: outcome(verdict.expectation),
-        because: because(
+            census: Census::new(snapshot),
             direction,
-            &name(governed, governed_ip),
-            &name(peer, peer_ip),
-            governed,
-            verdict,
-            snapshot,
+            governed: entry,
+            peer,
+            peer_ip,
+            destination: connection.destination,
+            protocol: connection.protocol,
+            port: connection.port,
+        };
+        walk_tiers(&words, &connection, &ends, verdict, &mut explanation);
+    }
+    explanation
+}
+
+fn walk_tiers(
+    words: &Words<'_>,
+    connection: &Connection<'_, '_>,
+    ends: &Ends<'_>,
+    verdict: &DirectionVerdict<'_>,
+    explanation: &mut DirectionExplanation,
+) {
+    let admin = admin::walk(words, Tier::Admin);
+    let (policies, nearest) = network_policies(words, connection);
+    let baseline = admin::walk(words, Tier::Baseline);
+    let by_admin = matches!(verdict.decision, Decision::Admin(by) if by.policy.tier == Tier::Admin);
+    let isolated = !isolation_of(words.direction, words.governed)
+        .policies
+        .is_empty();
+    let own = words.direction;
+    explanation.tiers = vec![
+        TierExplanation {
+            tier: TierName::Admin,
+            present: !matches!(admin.came_to, CameTo::Empty),
+            says: tier_says(&admin.came_to, ends, verdict, Tier::Admin),
+        },
+        TierExplanation {
+            tier: TierName::NetworkPolicy,
+            present: true,
+            says: if by_admin {
+                "not reached: the Admin tier has decided".to_owned()
+            } else if !isolated {
+                format!("no NetworkPolicy selects {} for {own}", ends.governed)
+            } else {
+                match verdict.decision {
+                    Decision::Rule(_) | Decision::NoRule | Decision::Exempt => {
+                        explanation.because.clone()
+                    }
+                    Decision::Admin(_) | Decision::NotGoverned | Decision::NotIsolated => format!(
+                        "{} select {} for {own}",
+                        counted(policies.len(), "NetworkPolicy", "NetworkPolicies"),
+                        ends.governed
+                    ),
+                }
+            },
+        },
+        TierExplanation {
+            tier: TierName::Baseline,
+            present: !matches!(baseline.came_to, CameTo::Empty),
+            says: if matches!(baseline.came_to, CameTo::Empty) {
+                tier_says(&baseline.came_to, ends, verdict, Tier::Baseline)
+            } else if by_admin {
+                "not reached: the Admin tier has decided".to_owned()
+            } else if isolated {
+                format!(
+                    "not reached: {} isolated by NetworkPolicies",
+                    is(&ends.governed)
+                )
+            } else {
+                tier_says(&baseline.came_to, ends, verdict, Tier::Baseline)
+            },
+        },
+    ];
+    if matches!(verdict.decision, Decision::NoRule) {
+        explanation.nearest = nearest;
+    }
+    explanation.policies = admin.policies;
+    explanation.policies.extend(policies);
+    explanation.policies.extend(baseline.policies);
+    explanation.notes = notes::notes(words, verdict.expectation);
+}
+
+fn is(who: &str) -> String {
+    format!("{who} is")
+}
+
+/// `1 policy`, `2 policies`.
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+fn tier_says(
+    came_to: &CameTo,
+    ends: &Ends<'_>,
+    verdict: &DirectionVerdict<'_>,
+    tier: Tier,
+) -> String {
+    // What the engine says goes first: it is the verdict.
+    if let Decision::Admin(by) = verdict.decision
+        && by.policy.tier == tier
+    {
+        let does = match verdict.expectation {
+            Expectation::Allow => "allows it",
+            Expectation::Deny | Expectation::Unknown(_) => "denies it",
+        };
+        return format!("{} {does}", rule_name(by.policy, ends.direction, by.rule));
+    }
+    match came_to {
+        CameTo::Empty => "the cluster has no policy of this tier".to_owned(),
+        CameTo::NobodySelects(held) => format!(
+            "none of {} of this tier selects {}",
+            counted(*held, "policy", "policies"),
+            ends.governed
         ),
-        policies,
+        CameTo::NoMatch(selecting) => format!(
+            "{} {} {}, and no rule matches",
+            counted(*selecting, "policy", "policies"),
+            if *selecting == 1 { "selects" } else { "select" },
+            ends.governed
+        ),
+        CameTo::Rule { action, rule } => match action {
+            Action::Pass => match tier {
+                Tier::Admin => format!("{rule} passes it on to the NetworkPolicies"),
+                Tier::Baseline => format!("{rule} passes it on"),
+            },
+            Action::Allow => format!("{rule} allows it"),
+            Action::Deny => format!("{rule} denies it"),
+        },
     }
 }
 
-fn policy_lines(
-    direction: Direction,
-    governed: &PodEntry,
+/// The NetworkPolicies that isolate the end, and the rule that is nearest to admitting.
+fn network_policies(
     words: &Words<'_>,
-    levels: impl Iterator<Item = (usize, usize, crate::evaluate::Admits)>,
-) -> Vec<PolicyExplanation> {
-    let policies = &isolation_of(direction, governed).policies;
+    connection: &Connection<'_, '_>,
+) -> (Vec<PolicyExplanation>, Option<String>) {
+    let direction = words.direction;
+    let entry: &PodEntry = words.governed;
+    let policies = &isolation_of(direction, entry).policies;
     let mut lines: Vec<Vec<String>> = vec![Vec::new(); policies.len()];
-    for (position, index, level) in levels {
+    let mut nearest: Option<(usize, String)> = None;
+    for (position, index, level) in walk(direction, entry, connection) {
         let (Some(policy), Some(lines)) = (policies.get(position), lines.get_mut(position)) else {
             continue;
         };
@@ -134,11 +332,22 @@ fn policy_lines(
             Direction::Ingress => &policy.ingress,
             Direction::Egress => &policy.egress,
         };
-        if let Some(rule) = rules.get(index) {
-            lines.push(words.rule(index, rule, level, &policy.id.namespace));
+        let Some(rule) = rules.get(index) else {
+            continue;
+        };
+        let rule = words.rule(index, rule, level, &policy.id.namespace);
+        lines.push(rule.line);
+        if let Some(Miss { distance, text }) = rule.miss
+            && distance < NO_POD
+            && nearest.as_ref().is_none_or(|(least, _)| distance < *least)
+        {
+            nearest = Some((
+                distance,
+                format!("rule {index} of policy {}: {text}", policy.id),
+            ));
         }
     }
-    policies
+    let policies = policies
         .iter()
         .zip(lines)
         .map(|(policy, mut rules)| {
@@ -147,145 +356,12 @@ fn policy_lines(
             }
             PolicyExplanation {
                 policy: policy.id.to_string(),
+                kind: "NetworkPolicy".to_owned(),
+                tier: TierName::NetworkPolicy,
+                priority: None,
                 rules,
             }
         })
-        .collect()
-}
-
-/// How a person would call an end.
-fn name(end: End<'_, '_>, ip: IpAddr) -> String {
-    match end {
-        End::Pod(entry) => format!("pod {}", entry.pod.id),
-        End::Host(entry) => format!("hostNetwork pod {}", entry.pod.id),
-        End::Node(node) => format!("node {node}"),
-        End::External => format!("{ip}"),
-    }
-}
-
-fn because(
-    direction: Direction,
-    governed: &str,
-    peer: &str,
-    end: End<'_, '_>,
-    verdict: &DirectionVerdict<'_>,
-    snapshot: &Snapshot,
-) -> String {
-    let arrow = match direction {
-        Direction::Egress => format!("{governed} to {peer}"),
-        Direction::Ingress => format!("{peer} to {governed}"),
-    };
-    if let Expectation::Unknown(reason) = verdict.expectation {
-        return match reason {
-            UnknownReason::OwnNodeEgress => format!(
-                "{peer} is the node that {governed} runs on: no rule admits it, the API \
-                 documentation allows it all the same, and several CNIs block it"
-            ),
-            UnknownReason::IpBlockOnPod => format!(
-                "only an ipBlock admits {arrow}, and CNIs differ in whether an ipBlock \
-                 matches the address of a pod"
-            ),
-            UnknownReason::HostNetworkPod => {
-                let who = if matches!(end, End::Host(_)) {
-                    governed
-                } else {
-                    peer
-                };
-                format!(
-                    "{who} shares its node's network: most CNIs see only the node there, some \
-                     see the pod, and the outcome differs"
-                )
-            }
-            UnknownReason::MixedFamilies => {
-                "one address is IPv4 and the other IPv6: no packet can look like that".to_owned()
-            }
-            UnknownReason::EqualPriority => {
-                "two policies of equal priority disagree, and the API leaves their order open"
-                    .to_owned()
-            }
-            UnknownReason::DomainName => {
-                format!(
-                    "it depends on a domain name whether {arrow} is allowed, and names change their meaning"
-                )
-            }
-            UnknownReason::RefusedPolicy => format!(
-                "{}; but {} could not be evaluated, and may admit it",
-                no_rule(direction, governed, peer, verdict),
-                refused(end, snapshot)
-            ),
-        };
-    }
-    match verdict.decision {
-        Decision::NotGoverned => match end {
-            End::External => {
-                format!("{governed} is no living pod that we know: no policy governs it")
-            }
-            End::Node(_) => format!("{governed} is no pod: no policy governs it"),
-            End::Host(_) | End::Pod(_) => {
-                format!("{governed} shares its node's network: no policy governs it")
-            }
-        },
-        Decision::NotIsolated => {
-            format!("no policy selects {governed} for {direction}, so all {direction} is allowed")
-        }
-        Decision::Exempt if governed == peer => "a pod always reaches itself".to_owned(),
-        Decision::Exempt => format!("{peer} is the node of {governed}, which always reaches it"),
-        Decision::Rule(by) => match by.rule {
-            Some(rule) => format!("rule {rule} of policy {} admits {arrow}", by.policy.id),
-            None => format!("policy {} decides on {arrow}", by.policy.id),
-        },
-        Decision::Admin(by) => format!(
-            "rule {} of {} {} decides on {arrow}",
-            by.rule,
-            by.policy.kind.kind().name(),
-            by.policy.name
-        ),
-        Decision::NoRule => no_rule(direction, governed, peer, verdict),
-    }
-}
-
-fn no_rule(
-    direction: Direction,
-    governed: &str,
-    peer: &str,
-    verdict: &DirectionVerdict<'_>,
-) -> String {
-    let names: Vec<_> = verdict
-        .isolating
-        .iter()
-        .map(|policy| policy.id.to_string())
         .collect();
-    let (noun, verb) = if names.len() == 1 {
-        ("policy", "isolates")
-    } else {
-        ("policies", "isolate")
-    };
-    format!(
-        "{noun} {} {verb} {governed} for {direction}, and no rule admits {peer}",
-        names.join(", ")
-    )
-}
-
-/// The refused policies that may govern an end.
-fn refused(end: End<'_, '_>, snapshot: &Snapshot) -> String {
-    let (End::Pod(entry) | End::Host(entry)) = end else {
-        return "a refused policy".to_owned();
-    };
-    let namespace = &entry.pod.id.namespace;
-    let names = snapshot.store.refused.of(namespace);
-    let shown: Vec<_> = names
-        .iter()
-        .take(REFUSED_SHOWN)
-        .map(|name| format!("{namespace}/{name}"))
-        .collect();
-    let more = match names.len().saturating_sub(REFUSED_SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let noun = if names.len() == 1 {
-        "the refused policy"
-    } else {
-        "the refused policies"
-    };
-    format!("{noun} {}{more}", shown.join(", "))
+    (policies, nearest.map(|(_, text)| text))
 }

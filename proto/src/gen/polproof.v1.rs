@@ -1023,7 +1023,7 @@ pub struct WatchFindingsRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainRequest {
-    /// "namespace/pod" or an IP address.
+    /// "namespace/pod", "namespace/kind/name" (a workload or a Service) or an IP address.
     #[prost(string, tag = "1")]
     pub source: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -1032,21 +1032,49 @@ pub struct ExplainRequest {
     pub port: u32,
     #[prost(enumeration = "Protocol", tag = "4")]
     pub protocol: i32,
+    /// "IPv4" or "IPv6"; empty for every family that both ends have.
+    #[prost(string, tag = "5")]
+    pub family: ::prost::alloc::string::String,
+    /// Nobody asked for `port`: a Service's only port is meant, if the destination is one.
+    #[prost(bool, tag = "6")]
+    pub port_by_default: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainResponse {
     /// One for each address family that both ends have.
     #[prost(message, repeated, tag = "1")]
     pub explanations: ::prost::alloc::vec::Vec<Explanation>,
+    /// What is worth knowing of the ends: a Service's address that is rewritten, pods without an address.
+    #[prost(string, repeated, tag = "2")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Explanation {
     #[prost(string, tag = "1")]
     pub family: ::prost::alloc::string::String,
+    /// Of the first case; and so of all, if there are no others.
     #[prost(string, tag = "2")]
     pub verdict: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub directions: ::prost::alloc::vec::Vec<DirectionExplanation>,
+    /// The pair of ends that the first case is about; it stands for `pairs`.
+    #[prost(string, tag = "4")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub source_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub destination_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub port: u32,
+    #[prost(uint64, tag = "9")]
+    pub pairs: u64,
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// One of each other outcome, if not all pods of the ends agree; their `others` are empty.
+    #[prost(message, repeated, tag = "11")]
+    pub others: ::prost::alloc::vec::Vec<Explanation>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DirectionExplanation {
@@ -1058,13 +1086,41 @@ pub struct DirectionExplanation {
     pub because: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "4")]
     pub policies: ::prost::alloc::vec::Vec<PolicyExplanation>,
+    #[prost(message, repeated, tag = "5")]
+    pub tiers: ::prost::alloc::vec::Vec<TierExplanation>,
+    /// The rule that is nearest to admitting, and what is missing; empty if one admits.
+    #[prost(string, tag = "6")]
+    pub nearest: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "7")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TierExplanation {
+    #[prost(enumeration = "PolicyTier", tag = "1")]
+    pub tier: i32,
+    #[prost(string, tag = "2")]
+    pub says: ::prost::alloc::string::String,
+    /// Whether the cluster has any policy of this tier.
+    #[prost(bool, tag = "3")]
+    pub present: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PolicyExplanation {
+    /// "namespace/name", or "name" of a policy of the whole cluster.
     #[prost(string, tag = "1")]
     pub policy: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// "NetworkPolicy", "AdminNetworkPolicy", ...
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(enumeration = "PolicyTier", tag = "4")]
+    pub tier: i32,
+    /// Of an admin policy.
+    #[prost(uint32, optional, tag = "5")]
+    pub priority: ::core::option::Option<u32>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1097,6 +1153,38 @@ impl EnforcementState {
             "ENFORCEMENT_STATE_NOT_ENFORCED" => Some(Self::NotEnforced),
             "ENFORCEMENT_STATE_PARTIAL" => Some(Self::Partial),
             "ENFORCEMENT_STATE_UNPROVEN" => Some(Self::Unproven),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyTier {
+    Unspecified = 0,
+    Admin = 1,
+    NetworkPolicy = 2,
+    Baseline = 3,
+}
+impl PolicyTier {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_TIER_UNSPECIFIED",
+            Self::Admin => "POLICY_TIER_ADMIN",
+            Self::NetworkPolicy => "POLICY_TIER_NETWORK_POLICY",
+            Self::Baseline => "POLICY_TIER_BASELINE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_TIER_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_TIER_ADMIN" => Some(Self::Admin),
+            "POLICY_TIER_NETWORK_POLICY" => Some(Self::NetworkPolicy),
+            "POLICY_TIER_BASELINE" => Some(Self::Baseline),
             _ => None,
         }
     }

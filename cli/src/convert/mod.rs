@@ -1,16 +1,19 @@
 //! Wire messages to what is shown. Nothing else in this crate reads the fields of an answer.
 
+mod explain;
+
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use polproof_policy::{Direction, Family as AddressFamily, Protocol, ask};
+use polproof_policy::Protocol;
 use polproof_proto::v1;
 
 use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Overall, Policy, Sample, State,
-    Status, Walk,
+    Cluster, Cni, Denier, End, Finding, Judged, Loss, Node, Overall, Sample, State, Status,
 };
+
+pub(crate) use explain::{answered, replied, walks};
 
 fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     let time = time?;
@@ -275,64 +278,4 @@ pub(crate) fn protocol(protocol: Protocol) -> i32 {
         Protocol::Sctp => v1::Protocol::Sctp,
     }
     .into()
-}
-
-/// The collector's answer for one family.
-pub(crate) fn family(explanation: v1::Explanation) -> Family {
-    Family {
-        family: printable(explanation.family),
-        verdict: printable(explanation.verdict),
-        directions: explanation
-            .directions
-            .into_iter()
-            .map(|walk| Walk {
-                direction: direction(walk.direction),
-                verdict: printable(walk.verdict),
-                because: printable(walk.because),
-                policies: walk
-                    .policies
-                    .into_iter()
-                    .map(|said| policy(said.policy, said.rules))
-                    .collect(),
-            })
-            .collect(),
-    }
-}
-
-/// What one policy said, as it may be printed.
-fn policy(name: String, rules: Vec<String>) -> Policy {
-    Policy {
-        policy: printable(name),
-        rules: rules.into_iter().map(printable).collect(),
-    }
-}
-
-/// The engine's own answer for one family.
-pub(crate) fn answer(answer: ask::Answer) -> Family {
-    Family {
-        family: match answer.family {
-            AddressFamily::V4 => "IPv4",
-            AddressFamily::V6 => "IPv6",
-        }
-        .to_owned(),
-        verdict: printable(answer.explanation.verdict),
-        directions: answer
-            .explanation
-            .directions
-            .into_iter()
-            .map(|walk| Walk {
-                direction: match walk.direction {
-                    Direction::Ingress => "ingress",
-                    Direction::Egress => "egress",
-                },
-                verdict: printable(walk.verdict),
-                because: printable(walk.because),
-                policies: walk
-                    .policies
-                    .into_iter()
-                    .map(|said| policy(said.policy, said.rules))
-                    .collect(),
-            })
-            .collect(),
-    }
 }

@@ -1,0 +1,163 @@
+//! Names like the one that was asked for.
+
+use std::collections::BTreeSet;
+
+use super::end::{Directory, short};
+use crate::state::Snapshot;
+
+/// How many similar names an error offers.
+const OFFERED: usize = 3;
+
+/// Slips of the keyboard between two names, if they are few.
+fn slips(asked: &str, there: &str) -> Option<usize> {
+    let slips = distance(asked, there);
+    (slips <= (asked.chars().count() / 3).clamp(1, 2)).then_some(slips)
+}
+
+/// How like an object is: the same name in another namespace, what begins with it, or a slip of the keyboard.
+fn rank(asked: (&str, &str), there: (&str, &str)) -> Option<usize> {
+    let ((asked_namespace, asked_name), (namespace, name)) = (asked, there);
+    if namespace == asked_namespace {
+        slips(asked_name, name)
+            // "web" for "web-7d4b9-x2x": what `kubectl get deployments` shows.
+            .or_else(|| name.starts_with(asked_name).then_some(3))
+    } else if name == asked_name {
+        Some(slips(asked_namespace, namespace).unwrap_or(4))
+    } else {
+        slips(asked_namespace, namespace)
+            .zip(slips(asked_name, name))
+            .map(|(a, b)| a + b)
+    }
+}
+
+fn best(mut found: Vec<(usize, String)>) -> Vec<String> {
+    found.sort();
+    found.dedup();
+    found.truncate(OFFERED);
+    found.into_iter().map(|(_, full)| full).collect()
+}
+
+/// Pods like `namespace/name`, and workloads of that very name.
+pub(super) fn pods(
+    snapshot: &Snapshot,
+    directory: &Directory,
+    namespace: &str,
+    name: &str,
+) -> Vec<String> {
+    let asked = (namespace, name);
+    let mut found: Vec<(usize, String)> = snapshot
+        .pods()
+        .filter(|pod| !pod.finished)
+        .filter_map(|pod| {
+            let rank = rank(asked, (&pod.id.namespace, &pod.id.name))?;
+            Some((rank, pod.id.to_string()))
+        })
+        .collect();
+    found.extend(directory.workloads().filter_map(|(of, kind, workload)| {
+        (of == namespace && workload == name && kind != "Pod")
+            .then(|| (0, format!("{of}/{}/{workload}", short(kind))))
+    }));
+    best(found)
+}
+
+/// Workloads of a kind like `namespace/name`, and those of another kind with that very name.
+pub(super) fn workloads(
+    directory: &Directory,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Vec<String> {
+    let found = directory
+        .workloads()
+        .filter_map(|(of, other, workload)| {
+            let rank = if other == kind {
+                rank((namespace, name), (of, workload))?
+            } else if (of, workload) == (namespace, name) {
+                1
+            } else {
+                return None;
+            };
+            Some((rank, format!("{of}/{}/{workload}", short(other))))
+        })
+        .collect();
+    best(found)
+}
+
+/// Services like `namespace/name`.
+pub(super) fn services(snapshot: &Snapshot, namespace: &str, name: &str) -> Vec<String> {
+    let found = snapshot
+        .services()
+        .filter_map(|service| {
+            let rank = rank((namespace, name), (&service.id.namespace, &service.id.name))?;
+            Some((
+                rank,
+                format!("{}/svc/{}", service.id.namespace, service.id.name),
+            ))
+        })
+        .collect();
+    best(found)
+}
+
+/// Namespaces like one that nothing we know lies in; `None` if something does.
+pub(super) fn namespaces(snapshot: &Snapshot, namespace: &str) -> Option<Vec<String>> {
+    let known: BTreeSet<&str> = snapshot
+        .namespaces()
+        .map(|held| &*held.name)
+        .chain(snapshot.pods().map(|pod| &*pod.id.namespace))
+        .collect();
+    if known.is_empty() || known.contains(namespace) {
+        return None;
+    }
+    let found = known
+        .into_iter()
+        .filter_map(|there| Some((slips(namespace, there)?, format!("namespace {there}"))))
+        .collect();
+    Some(best(found))
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two names (optimal string alignment).
+pub(crate) fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut earlier = None;
+    for (i, left) in a.chars().enumerate() {
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        for (j, right) in b.iter().enumerate() {
+            let mut best = (at(&last, j) + usize::from(left != *right))
+                .min(at(&last, j + 1) + 1)
+                .min(at(&row, j) + 1);
+            let swapped = j > 0 && earlier == Some(*right) && b.get(j - 1) == Some(&left);
+            if swapped {
+                best = best.min(at(&before_last, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        earlier = Some(left);
+        before_last = std::mem::replace(&mut last, row);
+    }
+    at(&last, b.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [
+            ("", "", 0),
+            ("web", "web", 0),
+            ("wbe", "web", 1),
+            ("wbe", "db", 2),
+            ("ab", "ba", 1),
+            ("we", "web", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(a, b), d, "{a} {b}");
+            assert_eq!(distance(b, a), d, "{b} {a}");
+        }
+    }
+}
