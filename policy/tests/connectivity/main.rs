@@ -115,7 +115,14 @@ type Naive = BTreeMap<(usize, Family, u8, u16), (Counts, BTreeSet<String>)>;
 /// Every pair of members, one by one: (other nodes, own node).
 fn naive(snapshot: &Snapshot, source: &End, destination: &End) -> (Naive, Naive) {
     let mut found = (Naive::new(), Naive::new());
+    // Pods without an address have an IPv6 one if anything has.
+    let living = || snapshot.pods().filter(|pod| !pod.finished);
+    let of_pods = living().flat_map(|pod| &pod.ips).any(IpAddr::is_ipv6);
+    let v6 = of_pods || blocks(snapshot).iter().any(|net| net.addr().is_ipv6());
     for family in FAMILIES {
+        if family == Family::V6 && !v6 {
+            continue;
+        }
         for (one, source_ip) in members(source, family) {
             for (two, destination_ip) in members(destination, family) {
                 if one.is_none() && two.is_none() {
