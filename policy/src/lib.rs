@@ -17,6 +17,7 @@
 
 pub mod ask;
 pub mod compile;
+pub mod connectivity;
 pub mod evaluate;
 pub mod explain;
 pub mod lint;
