@@ -23,6 +23,7 @@ pub mod lint;
 pub mod model;
 #[cfg(feature = "reference")]
 pub mod reference;
+pub mod remedy;
 mod selector;
 pub mod state;
 
