@@ -175,8 +175,11 @@ fn add_members(mut operation: Value) -> Value {
         .and_then(Value::as_str)
         .and_then(|path| path.rsplit('/').next())
         .is_some_and(|last| last.parse::<usize>().is_err());
-    if member && operation.get("op") == Some(&Value::from("replace")) {
-        operation["op"] = Value::from("add");
+    if let Some(op) = operation.get_mut("op")
+        && member
+        && *op == "replace"
+    {
+        *op = Value::from("add");
     }
     operation
 }
