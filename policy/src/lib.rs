@@ -25,6 +25,7 @@ pub mod model;
 pub mod reference;
 pub mod remedy;
 mod selector;
+mod similar;
 pub mod state;
 
 pub use evaluate::{

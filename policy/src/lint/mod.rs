@@ -9,7 +9,9 @@
 mod catalog;
 mod cluster;
 mod finding;
+mod matching;
 mod np001;
+mod rules;
 
 pub use catalog::{LINTS, Lint, lint};
 pub use finding::{Audit, Finding, Posture, Severity, Summary};
