@@ -1,10 +1,15 @@
 //! What each finding about a policy asks to be changed in it.
 
+use std::sync::Arc;
+
 use super::Choice;
 use super::edits::rule_mut;
-use crate::lint::Finding;
-use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol};
-use crate::state::Snapshot;
+use crate::lint::{Cluster, Finding};
+use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Selector};
+use crate::similar::NearMiss;
+
+/// The label that every namespace has.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Where in a policy a subject points: `ns/policy:direction[i].from[j]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +45,19 @@ fn number(text: &str) -> Option<usize> {
 pub(super) fn finding(
     policy: &mut NetworkPolicy,
     finding: &Finding,
-    _snapshot: &Snapshot,
+    cluster: &Cluster<'_>,
     choice: &Choice,
 ) -> bool {
     let spot = Spot::of(&finding.subject);
     match (finding.lint, spot) {
+        ("NP030", _) => {
+            let among = [Arc::clone(&policy.id.namespace)];
+            let miss = cluster.pod_near_miss(&policy.pod_selector, &among);
+            replace_label(&mut policy.pod_selector, miss)
+        }
+        ("NP031" | "NP032" | "NP033", Some(spot)) => peer(policy, finding, spot, cluster),
+        ("NP041", Some(spot)) => protocol(policy, finding, spot),
+        ("NP042", Some(spot)) => target_port(policy, finding, spot),
         ("NP043", Some(spot)) => dns_over_udp(policy, spot),
         ("NP052", Some(spot)) => useless_excepts(policy, spot),
         ("NP091", Some(spot)) => end_port(policy, spot),
@@ -55,6 +68,103 @@ pub(super) fn finding(
         }
         _ => false,
     }
+}
+
+/// Writes what was meant instead of what nothing has. Whether anything was.
+fn replace_label(selector: &mut Selector, miss: Option<NearMiss>) -> bool {
+    let Some(NearMiss { wanted, found, .. }) = miss else {
+        return false;
+    };
+    selector.match_labels.remove(&wanted.0);
+    selector.match_labels.insert(found.0, found.1);
+    true
+}
+
+fn peer(
+    policy: &mut NetworkPolicy,
+    finding: &Finding,
+    spot: Spot<'_>,
+    cluster: &Cluster<'_>,
+) -> bool {
+    let own = Arc::clone(&policy.id.namespace);
+    let peer =
+        rule_mut(policy, spot.direction, spot.rule).and_then(|rule| rule.peers.get_mut(spot.item?));
+    let Some(Peer::Pods { namespaces, pods }) = peer else {
+        return false;
+    };
+    match (finding.lint, namespaces, pods) {
+        ("NP031", namespaces, Some(pods)) => {
+            let among = match namespaces {
+                None => vec![own],
+                Some(selector) => cluster.matching_namespaces(selector).to_vec(),
+            };
+            let miss = cluster.pod_near_miss(pods, &among);
+            replace_label(pods, miss)
+        }
+        ("NP032", Some(namespaces), _) => {
+            let by_name = namespaces
+                .match_labels
+                .iter()
+                .find(|(_, value)| cluster.namespaces.contains(*value))
+                .map(|(key, value)| (Arc::clone(key), Arc::clone(value)));
+            match by_name {
+                Some((key, name)) => {
+                    namespaces.match_labels.remove(&key);
+                    let key = Arc::from(NAMESPACE_NAME);
+                    namespaces.match_labels.insert(key, name);
+                    true
+                }
+                None => {
+                    let miss = cluster.namespace_near_miss(namespaces);
+                    replace_label(namespaces, miss)
+                }
+            }
+        }
+        ("NP033", namespaces @ None, _) => {
+            let Some(name) = finding.suggest.as_deref() else {
+                return false;
+            };
+            let mut selector = Selector::default();
+            let name = Arc::from(name);
+            selector
+                .match_labels
+                .insert(Arc::from(NAMESPACE_NAME), name);
+            *namespaces = Some(selector);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn port_mut<'p>(policy: &'p mut NetworkPolicy, spot: Spot<'_>) -> Option<&'p mut PolicyPort> {
+    rule_mut(policy, spot.direction, spot.rule)?
+        .ports
+        .get_mut(spot.item?)
+}
+
+/// The name is there under another protocol.
+fn protocol(policy: &mut NetworkPolicy, finding: &Finding, spot: Spot<'_>) -> bool {
+    let suggested = match finding.suggest.as_deref() {
+        Some("TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        _ => return false,
+    };
+    let port = port_mut(policy, spot);
+    port.is_some_and(|port| std::mem::replace(&mut port.protocol, suggested) != suggested)
+}
+
+/// The port behind the Service's.
+fn target_port(policy: &mut NetworkPolicy, finding: &Finding, spot: Spot<'_>) -> bool {
+    let (Some(suggested), Some(port)) = (finding.suggest.as_deref(), port_mut(policy, spot)) else {
+        return false;
+    };
+    port.end_port_written = false;
+    port.port = match suggested.parse::<u16>() {
+        Ok(number) => PortMatch::Range(number, number),
+        Err(_) => PortMatch::Named(Arc::from(suggested)),
+    };
+    true
 }
 
 fn dns_over_udp(policy: &mut NetworkPolicy, spot: Spot<'_>) -> bool {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{Choice, correct, manifest};
-use crate::lint::{Audit, Finding};
+use crate::lint::{Audit, Cluster, Finding, Input, Options};
 use crate::model::{
     Kind, NamespacedName, NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Rule, Selector,
 };
@@ -28,7 +28,9 @@ pub struct Edit {
 }
 
 /// The corrections that the findings ask for, by policy.
-pub(super) fn of(audit: &Audit, snapshot: &Snapshot, choice: &Choice) -> Vec<Edit> {
+pub(super) fn of(audit: &Audit, input: Input<'_>, options: &Options, choice: &Choice) -> Vec<Edit> {
+    let snapshot = input.snapshot;
+    let cluster = Cluster::new(input, options);
     let mut drafts: BTreeMap<NamespacedName, (NetworkPolicy, BTreeSet<String>)> = BTreeMap::new();
     let policies: BTreeMap<&NamespacedName, &Arc<NetworkPolicy>> = snapshot
         .policies()
@@ -58,7 +60,7 @@ pub(super) fn of(audit: &Audit, snapshot: &Snapshot, choice: &Choice) -> Vec<Edi
             }
             _ if finding.object.0 == Kind::NetworkPolicy => {
                 change(&finding.object.1, finding, &|draft| {
-                    correct::finding(draft, finding, snapshot, choice)
+                    correct::finding(draft, finding, &cluster, choice)
                 });
             }
             _ => {}

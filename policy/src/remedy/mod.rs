@@ -84,7 +84,7 @@ const ROUNDS: usize = 4;
 pub fn remedy(input: Input<'_>, options: &lint::Options, choice: &Choice) -> Remedy {
     let before = lint::audit(input, options);
     let mut draft = Draft::new(input, choice);
-    let edits = edits::of(&before, input.snapshot, choice);
+    let edits = edits::of(&before, input, options, choice);
     for edit in &edits {
         draft.replace(&edit.corrected);
     }
