@@ -106,3 +106,15 @@ pub(crate) fn note_refused(loaded: &Loaded) {
         note(&format!("left out {}: {}", refused.object, refused.reason));
     }
 }
+
+/// The objects that no API server would take, as the audit wants them.
+pub(crate) fn refused(view: &View) -> Vec<polproof_policy::lint::Refused> {
+    let refused = view.refused.iter();
+    refused
+        .map(|refused| polproof_policy::lint::Refused {
+            kind: refused.key.kind,
+            id: refused.key.id.clone(),
+            reason: refused.reason.clone(),
+        })
+        .collect()
+}

@@ -24,6 +24,7 @@ pub mod lint;
 pub mod model;
 #[cfg(feature = "reference")]
 pub mod reference;
+pub mod remedy;
 mod selector;
 mod similar;
 pub mod state;

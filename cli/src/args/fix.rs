@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 /// Options of fix.
 #[derive(Debug, clap::Args)]
-#[command(after_help = super::AFTER)]
+#[command(
+    after_help = "Nothing is applied and no file of yours is changed. A default-deny cuts every connection that no rule allows: look at\n\
+                  `polproof diff`, and begin with a namespace that you can watch.\n\n\
+                  Examples:\n  polproof fix ./policies > fixes.yaml\n  polproof fix --context prod -n shop --out fixes/\n  \
+                  polproof fix --kyverno > clusterpolicy.yaml"
+)]
 pub(crate) struct Fix {
     /// A file or folder of manifests, or - for standard input
     #[arg(value_name = "DIR|FILE|-")]
@@ -12,4 +17,19 @@ pub(crate) struct Fix {
     /// Or a cluster.
     #[command(flatten)]
     pub(crate) source: super::Source,
+    /// Only for this namespace; repeatable
+    #[arg(short, long = "namespace", value_name = "NAMESPACE")]
+    pub(crate) namespaces: Vec<String>,
+    /// Leave egress as it is: no default-deny for it, and so no DNS rules and no blocked metadata services
+    #[arg(long)]
+    pub(crate) ingress_only: bool,
+    /// Write a folder: a file a policy, a patch a correction, and a kustomization that names them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write over files that are there
+    #[arg(long, requires = "out")]
+    pub(crate) force: bool,
+    /// A Kyverno policy instead, which gives every namespace, new ones too, its default-deny; needs no input
+    #[arg(long, conflicts_with_all = ["path", "out", "context", "kubeconfig"])]
+    pub(crate) kyverno: bool,
 }

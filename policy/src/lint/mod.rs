@@ -69,7 +69,7 @@ use ipnet::IpNet;
 
 use crate::model::{Kind, NamespacedName, Selector};
 use crate::state::Snapshot;
-use cluster::Cluster;
+pub(crate) use cluster::Cluster;
 use finding::Findings;
 
 /// What is looked at.

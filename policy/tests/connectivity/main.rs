@@ -9,6 +9,8 @@
     clippy::disallowed_methods
 )]
 
+#[path = "../properties/admin.rs"]
+mod admin;
 #[path = "../properties/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;

@@ -1,0 +1,200 @@
+//! Corrections of policies that are there, as JSON patches (RFC 6902) that `kubectl patch --type=json` and kustomize take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{Choice, correct, manifest};
+use crate::lint::{Audit, Cluster, Finding, Input, Options};
+use crate::model::{
+    Kind, NamespacedName, NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Rule, Selector,
+};
+use crate::state::Snapshot;
+
+/// The correction of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Which policy.
+    pub policy: NamespacedName,
+    /// What to do to the object: operations of a JSON patch.
+    pub operations: Vec<Value>,
+    /// What it becomes.
+    pub corrected: Arc<NetworkPolicy>,
+    /// The findings that it remedies.
+    pub remedies: Vec<String>,
+}
+
+/// The corrections that the findings ask for, by policy.
+pub(super) fn of(audit: &Audit, input: Input<'_>, options: &Options, choice: &Choice) -> Vec<Edit> {
+    let snapshot = input.snapshot;
+    let cluster = Cluster::new(input, options);
+    let mut drafts: BTreeMap<NamespacedName, (NetworkPolicy, BTreeSet<String>)> = BTreeMap::new();
+    let policies: BTreeMap<&NamespacedName, &Arc<NetworkPolicy>> = snapshot
+        .policies()
+        .map(|policy| (&policy.id, policy))
+        .collect();
+    let mut change =
+        |id: &NamespacedName, finding: &Finding, by: &dyn Fn(&mut NetworkPolicy) -> bool| {
+            let Some(policy) = policies.get(id) else {
+                return;
+            };
+            let (draft, remedies) = drafts
+                .entry(id.clone())
+                .or_insert_with(|| (NetworkPolicy::clone(policy), BTreeSet::new()));
+            if by(draft) {
+                remedies.insert(format!("{} {}", finding.lint, finding.subject));
+            }
+        };
+    for finding in &audit.findings {
+        if !choice.takes(&finding.object.1.namespace) {
+            continue;
+        }
+        match (finding.lint, finding.by) {
+            ("NP022", Some("rule")) => {
+                for (policy, address) in admitting(finding, snapshot, &policies) {
+                    change(&policy, finding, &|draft| block(draft, address));
+                }
+            }
+            _ if finding.object.0 == Kind::NetworkPolicy => {
+                change(&finding.object.1, finding, &|draft| {
+                    correct::finding(draft, finding, &cluster, choice)
+                });
+            }
+            _ => {}
+        }
+    }
+    drafts
+        .into_iter()
+        .filter_map(|(id, (corrected, remedies))| {
+            let before = policies.get(&id)?;
+            let operations = operations(before, &corrected);
+            (!operations.is_empty()).then(|| Edit {
+                policy: id,
+                operations,
+                corrected: Arc::new(corrected),
+                remedies: remedies.into_iter().collect(),
+            })
+        })
+        .collect()
+}
+
+/// The policies whose rules let a pod reach a metadata service: subject `ns/pod->address`.
+fn admitting(
+    finding: &Finding,
+    snapshot: &Snapshot,
+    policies: &BTreeMap<&NamespacedName, &Arc<NetworkPolicy>>,
+) -> Vec<(NamespacedName, IpAddr)> {
+    let Some((pod, address)) = finding.subject.split_once("->") else {
+        return Vec::new();
+    };
+    let (Some((namespace, name)), Ok(address)) = (pod.split_once('/'), address.parse()) else {
+        return Vec::new();
+    };
+    let Some(pod) = snapshot.pod_named(&NamespacedName::new(namespace, name)) else {
+        return Vec::new();
+    };
+    let first = NamespacedName::new(namespace, "");
+    policies
+        .range::<NamespacedName, _>(first..)
+        .take_while(|(id, _)| *id.namespace == *namespace)
+        .filter(|(_, policy)| policy.isolates_egress && policy.pod_selector.matches(&pod.labels))
+        .map(|(id, _)| ((*id).clone(), address))
+        .collect()
+}
+
+/// Takes an address out of every egress rule that admits it on TCP 80. A rule for that very address is somebody's will.
+fn block(policy: &mut NetworkPolicy, address: IpAddr) -> bool {
+    let mut changed = false;
+    let host = IpNet::from(address);
+    for rule in &mut policy.egress {
+        if !admits_http(&rule.ports) {
+            continue;
+        }
+        if rule.peers.is_empty() {
+            rule.peers = everyone();
+        }
+        for peer in &mut rule.peers {
+            if let Peer::IpBlock { cidr, except } = peer
+                && cidr.contains(&address)
+                && *cidr != host
+                && !except.iter().any(|net| net.contains(&address))
+            {
+                except.push(host);
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn admits_http(ports: &[PolicyPort]) -> bool {
+    ports.is_empty()
+        || ports.iter().any(|port| {
+            port.protocol == Protocol::Tcp
+                && match port.port {
+                    PortMatch::Any => true,
+                    PortMatch::Range(first, last) => (first..=last).contains(&80),
+                    PortMatch::Named(_) => false,
+                }
+        })
+}
+
+/// What no peers at all mean, written out.
+fn everyone() -> Vec<Peer> {
+    let everywhere = [
+        IpNet::V4(ipnet::Ipv4Net::default()),
+        IpNet::V6(ipnet::Ipv6Net::default()),
+    ];
+    let mut peers = vec![Peer::Pods {
+        namespaces: Some(Selector::default()),
+        pods: None,
+    }];
+    peers.extend(everywhere.map(|cidr| Peer::IpBlock {
+        cidr,
+        except: Vec::new(),
+    }));
+    peers
+}
+
+/// The difference of two forms of a policy. A member that the model shows and the object may leave to its default is added, which
+/// replaces it if it is there.
+fn operations(before: &NetworkPolicy, after: &NetworkPolicy) -> Vec<Value> {
+    let json = |policy| serde_json::to_value(manifest::network_policy(policy)).unwrap_or_default();
+    let patch = json_patch::diff(&json(before), &json(after));
+    let operations = match serde_json::to_value(patch) {
+        Ok(Value::Array(operations)) => operations,
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    operations.into_iter().map(add_members).collect()
+}
+
+fn add_members(mut operation: Value) -> Value {
+    let member = operation
+        .get("path")
+        .and_then(Value::as_str)
+        .and_then(|path| path.rsplit('/').next())
+        .is_some_and(|last| last.parse::<usize>().is_err());
+    if let Some(op) = operation.get_mut("op")
+        && member
+        && *op == "replace"
+    {
+        *op = Value::from("add");
+    }
+    operation
+}
+
+/// A rule by a subject's index.
+pub(super) fn rule_mut<'p>(
+    policy: &'p mut NetworkPolicy,
+    direction: &str,
+    index: usize,
+) -> Option<&'p mut Rule> {
+    match direction {
+        "ingress" => policy.ingress.get_mut(index),
+        "egress" => policy.egress.get_mut(index),
+        _ => None,
+    }
+}
