@@ -53,6 +53,7 @@ impl<'a> Path<'a> {
             field: self.to_string(),
             problem: problem.into(),
             remedy: remedy.into(),
+            more: Vec::new(),
         }
     }
 
