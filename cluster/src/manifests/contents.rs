@@ -136,7 +136,7 @@ impl Contents {
         });
         if !workload.2.is_empty() && !self.workloads.insert(workload.clone()) {
             let first = self.origins.get(&(name.key.kind, name.key.id.clone()));
-            let first = first.map_or_else(String::new, |at| shown(at));
+            let first = first.map_or_else(String::new, shown);
             self.refuse_again(name, place, &first);
             return;
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-/// Of an ordinary object.
+/// Of the spec of a pod.
 const POD: &[&str] = &["nodeName", "hostNetwork", "containers", "initContainers"];
 /// Fields that a server writes and no rule looks at.
 const SERVERS: &[&str] = &["managedFields", "selfLink", "clusterName"];

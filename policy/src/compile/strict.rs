@@ -115,48 +115,27 @@ const PROTOCOLS: Shape = Each(&Fields(&[
     ("sctp", PROTOCOL),
     ("destinationNamedPort", Any),
 ]));
+macro_rules! rules {
+    ($from:literal, $peers:expr, $named:literal, $ports:expr) => {
+        Each(&Fields(&[
+            ("name", Any),
+            ("action", Any),
+            ($from, $peers),
+            ($named, $ports),
+        ]))
+    };
+}
+
 static ADMIN_POLICY: Shape = kind!(Fields(&[
     ("priority", Any),
     ("subject", SUBJECT),
-    (
-        "ingress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("from", ADMIN_FROM),
-            ("ports", ADMIN_PORTS),
-        ])),
-    ),
-    (
-        "egress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("to", ADMIN_TO),
-            ("ports", ADMIN_PORTS),
-        ])),
-    ),
+    ("ingress", rules!("from", ADMIN_FROM, "ports", ADMIN_PORTS)),
+    ("egress", rules!("to", ADMIN_TO, "ports", ADMIN_PORTS)),
 ]));
 static BASELINE_POLICY: Shape = kind!(Fields(&[
     ("subject", SUBJECT),
-    (
-        "ingress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("from", ADMIN_FROM),
-            ("ports", ADMIN_PORTS),
-        ])),
-    ),
-    (
-        "egress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("to", ADMIN_TO),
-            ("ports", ADMIN_PORTS),
-        ])),
-    ),
+    ("ingress", rules!("from", ADMIN_FROM, "ports", ADMIN_PORTS)),
+    ("egress", rules!("to", ADMIN_TO, "ports", ADMIN_PORTS)),
 ]));
 static CLUSTER_POLICY: Shape = kind!(Fields(&[
     ("tier", Any),
@@ -164,22 +143,9 @@ static CLUSTER_POLICY: Shape = kind!(Fields(&[
     ("subject", SUBJECT),
     (
         "ingress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("from", ADMIN_FROM),
-            ("protocols", PROTOCOLS),
-        ])),
+        rules!("from", ADMIN_FROM, "protocols", PROTOCOLS)
     ),
-    (
-        "egress",
-        Each(&Fields(&[
-            ("name", Any),
-            ("action", Any),
-            ("to", ADMIN_TO),
-            ("protocols", PROTOCOLS),
-        ])),
-    ),
+    ("egress", rules!("to", ADMIN_TO, "protocols", PROTOCOLS)),
 ]));
 
 /// Checks that a manifest has no field that its kind does not. Kinds other than NetworkPolicy and those of the admin and
