@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use polproof_policy::compile::Refusal;
+use polproof_policy::compile::{Refusal, short};
 use polproof_policy::model::{Labels, Namespace, Pod};
 use polproof_policy::{Key, Kind, NamespacedName, Object, Uid};
 use serde_json::Value;
@@ -65,11 +65,11 @@ impl Name {
                 id: NamespacedName::new(namespace, name),
                 uid: Uid(Arc::from(text("/metadata/uid").unwrap_or_default())),
             },
-            shown: if namespaced {
+            shown: short(&if namespaced {
                 format!("{kind_name} {namespace}/{told}")
             } else {
                 format!("{kind_name} {told}")
-            },
+            }),
             workload: None,
         }
     }
@@ -88,8 +88,8 @@ impl Name {
     pub(super) fn refusal(&self, field: &str, problem: &str, remedy: &str) -> Refusal {
         Refusal {
             object: self.shown.clone(),
-            field: field.to_owned(),
-            problem: problem.to_owned(),
+            field: short(field),
+            problem: short(problem),
             remedy: remedy.to_owned(),
             more: Vec::new(),
         }
@@ -212,6 +212,7 @@ impl Contents {
     pub(super) fn ignore(&mut self, kind: &str) {
         // A hostile file may have as many kinds as documents.
         const MOST_KINDS: usize = 10_000;
+        let kind = &short(kind);
         let kind = if self.ignored.len() < MOST_KINDS || self.ignored.contains_key(kind) {
             kind
         } else {

@@ -22,7 +22,7 @@ pub(super) fn parse(file: &Text, contents: &mut Contents) -> Result<(), ClusterE
         // A stream of objects, as kubectl takes it. YAML may begin so, too, and then does not go on like JSON.
         match streamed(text) {
             Ok(documents) => return each(file, documents, json_value, contents),
-            Err((line, problem)) if json => return Err(Place::new(file, line).broken(problem)),
+            Err((line, problem)) if json => return Err(Place::new(file, line).broken(&problem)),
             Err(_) => {}
         }
     }
@@ -136,7 +136,7 @@ fn json_value(place: Place<'_>, text: &str) -> Result<Value, ClusterError> {
         .deserialize(&mut json)
         .map_err(|error| {
             let within = u64::try_from(error.line()).unwrap_or(1).max(1);
-            place.below(within - 1).broken(error.to_string())
+            place.below(within - 1).broken(&error.to_string())
         })
 }
 
@@ -169,7 +169,7 @@ fn yaml_value(place: Place<'_>, text: &str) -> Result<Value, ClusterError> {
         let within = error
             .location()
             .map_or(1, |location| location.line().max(1));
-        place.below(within - 1).broken(error.to_string())
+        place.below(within - 1).broken(&error.to_string())
     })
 }
 

@@ -31,12 +31,10 @@ pub(super) fn add(
             return Ok(());
         }
         (Some(_), None) => {
-            return Err(
-                place.broken("there is an apiVersion but no kind; write the kind".to_owned())
-            );
+            return Err(place.broken("there is an apiVersion but no kind; write the kind"));
         }
         (None, Some(kind)) => {
-            return Err(place.broken(format!(
+            return Err(place.broken(&format!(
                 "a {kind} without an apiVersion; write the apiVersion"
             )));
         }
@@ -52,7 +50,7 @@ pub(super) fn add(
     let items = match items {
         Some(Value::Array(items)) => items,
         None | Some(Value::Null) => return Ok(()),
-        Some(_) => return Err(place.broken(format!("the items of a {kind} must be a list"))),
+        Some(_) => return Err(place.broken(&format!("the items of a {kind} must be a list"))),
     };
     for (index, item) in items.into_iter().enumerate() {
         let place = place.item(index);
@@ -64,7 +62,7 @@ pub(super) fn add(
                 one(item, &version, &kind, place, contents);
             }
             _ if item_kind.is_empty() => {
-                return Err(place.broken(format!(
+                return Err(place.broken(&format!(
                     "items[{index}] has no apiVersion or no kind; write both"
                 )));
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use polproof_policy::compile::short;
+
 use crate::{ClusterError, Origin};
 
 use super::read::Text;
@@ -46,11 +48,11 @@ impl<'f> Place<'f> {
         }
     }
 
-    pub(super) fn broken(&self, problem: String) -> ClusterError {
+    pub(super) fn broken(&self, problem: &str) -> ClusterError {
         ClusterError::Manifest {
             file: self.file.path.clone(),
             line: self.line,
-            problem,
+            problem: short(problem),
         }
     }
 }

@@ -25,6 +25,7 @@ mod validate;
 
 pub use network_policy::network_policy;
 pub use optional::{OPTIONAL_KINDS, OptionalKind, optional};
+pub use path::short;
 pub use placement::{namespace, node};
 pub use pod::pod;
 pub use service::{endpoint_slice, service};
