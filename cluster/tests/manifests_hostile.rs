@@ -59,6 +59,7 @@ fn cases() -> Vec<Case> {
         ends,
     };
     vec![
+        case("a_dump_which_is_not_hostile", dump, Read(0)),
         case("aliases_of_aliases", aliases, Broken(None)),
         case("an_anchor_used_again_and_again", anchor, Broken(None)),
         case("merge_keys_of_merge_keys", merge_keys, Broken(None)),
@@ -116,6 +117,26 @@ fn cases() -> Vec<Case> {
         ),
         case("quotes", quotes, Broken(None)),
     ]
+}
+
+/// Pods as `kubectl get -o yaml` prints them, shortened.
+fn dump() -> Vec<u8> {
+    let mut text = String::from("apiVersion: v1\nitems:\n");
+    for number in 0..SIZE / 1000 {
+        let (a, b) = (number / 250, number % 250);
+        write!(
+            text,
+            "- apiVersion: v1\n  kind: Pod\n  metadata:\n    labels:\n      app: web-{number}\n    name: web-{number}\n    namespace: shop\n    \
+             managedFields:\n    - fieldsV1:\n        f:metadata: {{f:labels: {{f:app: {{}}}}}}\n      manager: kubelet\n  spec:\n    containers:\n    \
+             - env:\n      - name: POD_NAME\n        valueFrom:\n          fieldRef:\n            fieldPath: metadata.name\n      image: registry.example.com/web:1\n      \
+             livenessProbe:\n        httpGet:\n          path: /\n          port: http\n      name: web\n      ports:\n      - containerPort: 8080\n        name: http\n      \
+             resources:\n        limits:\n          cpu: 1\n    nodeName: node-1\n    tolerations:\n    - effect: NoExecute\n      operator: Exists\n  status:\n    \
+             conditions:\n    - lastProbeTime: null\n      status: \"True\"\n      type: Ready\n    phase: Running\n    podIPs:\n    - ip: 10.0.{a}.{b}\n"
+        )
+        .unwrap();
+    }
+    text.push_str("kind: List\nmetadata:\n  resourceVersion: \"\"\n");
+    text.into_bytes()
 }
 
 fn aliases() -> Vec<u8> {

@@ -145,7 +145,7 @@ fn what_a_given_workload_made_is_no_second_one() {
         ["shop/cronjob.tidy", "shop/deployment.web"]
     );
     assert_eq!(
-        pods(&read(&(set.clone() + &job))),
+        pods(&read(&(set + &job))),
         ["shop/job.tidy-1", "shop/replicaset.web-5f"]
     );
     // The pod names the set, the set the Deployment: nothing of the three is missing.
