@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::object::Compiled;
-use crate::{Refused, SourceKind, View};
+use crate::{Origins, Refused, SourceKind, View};
 
 /// How many updates may wait. A sender that finds the queue full waits, which slows its watch
 /// down; nothing is dropped.
@@ -40,6 +40,7 @@ pub(crate) struct Owner {
     refused: BTreeMap<(Kind, NamespacedName), (Uid, Refused)>,
     /// Whether a policy came to or left `refused` since the engine was told.
     refused_changed: bool,
+    origins: Arc<Origins>,
     problems: BTreeMap<&'static str, String>,
 }
 
@@ -51,8 +52,16 @@ impl Owner {
             listed: BTreeSet::new(),
             refused: BTreeMap::new(),
             refused_changed: false,
+            origins: Arc::default(),
             problems: BTreeMap::new(),
         }
+    }
+
+    /// Says where the objects stand, if they come from files. Whether that is another place now.
+    pub(crate) fn place(&mut self, origins: Origins) -> bool {
+        let changed = *self.origins != origins;
+        self.origins = Arc::new(origins);
+        changed
     }
 
     /// Takes an update in. Whether the view is another one now.
@@ -160,7 +169,7 @@ impl Owner {
             at: SystemTime::now(),
             ready: self.listed.len() == Kind::ALL.len(),
             source: self.source,
-            origins: Arc::default(),
+            origins: Arc::clone(&self.origins),
             refused: self
                 .refused
                 .values()

@@ -1,110 +1,154 @@
-//! Text -> objects: YAML documents, JSON, lists.
+//! Text -> documents: YAML, JSON and streams of either, as kubectl, kustomize and Helm write them.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use polproof_policy::Kind;
-use polproof_policy::compile::{OPTIONAL_KINDS, OptionalKind};
+use serde::de::{DeserializeSeed, IgnoredAny};
 use serde_json::Value;
 
 use super::contents::Contents;
+use super::objects;
+use super::place::Place;
 use super::read::Text;
-use super::slim::slim;
+use super::value::Document;
 use crate::ClusterError;
-use crate::object::Watched;
 
-/// Where something stands.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    file: &'a Text,
-    /// The line of the document's first line, from 1.
-    line: u64,
-    /// The document, for finding the line of an error in it.
-    text: &'a str,
-}
-
-impl Place<'_> {
-    fn origin(&self) -> String {
-        format!("{}:{}", self.file.path.display(), self.line)
-    }
-
-    /// The origin of the document or of an item of the list in it.
-    fn item(&self, item: Option<usize>) -> String {
-        match item {
-            Some(index) => format!("{} items[{index}]", self.origin()),
-            None => self.origin(),
-        }
-    }
-
-    fn broken(&self, line: u64, problem: String) -> ClusterError {
-        ClusterError::Manifest {
-            file: self.file.path.clone(),
-            line,
-            problem,
-        }
-    }
-}
+/// Objects within objects. The deepest that people have are schemas, at some fifty.
+const MAX_DEPTH: usize = 128;
+const MARK: char = '\u{feff}';
 
 /// Adds the objects of a file.
 pub(super) fn parse(file: &Text, contents: &mut Contents) -> Result<(), ClusterError> {
+    let text = file.text.strip_prefix(MARK).unwrap_or(&file.text);
     let json = file.path.extension().is_some_and(|e| e == "json");
-    for (line, text) in documents(&file.text, json) {
-        let place = Place { file, line, text };
-        let value = if json {
-            serde_json::from_str(text).map_err(|error| {
-                let at = u64::try_from(error.line()).unwrap_or(1);
-                place.broken(at, error.to_string())
-            })?
-        } else {
-            yaml::<Value>(place)?
-        };
-        match value {
+    if json || text.trim_start().starts_with('{') {
+        // A stream of objects, as kubectl takes it. YAML may begin so, too, and then does not go on like JSON.
+        match streamed(text) {
+            Ok(documents) => return each(file, documents, json_value, contents),
+            Err((line, problem)) if json => return Err(Place::new(file, line).broken(&problem)),
+            Err(_) => {}
+        }
+    }
+    each(file, documents(text), yaml_value, contents)
+}
+
+fn each<'t>(
+    file: &'t Text,
+    documents: impl IntoIterator<Item = (u64, &'t str)>,
+    read: fn(Place<'_>, &str) -> Result<Value, ClusterError>,
+    contents: &mut Contents,
+) -> Result<(), ClusterError> {
+    for (line, text) in documents {
+        let place = Place::new(file, line);
+        match read(place, text)? {
             // Only comments.
             Value::Null => {}
-            value => add(value, place, contents)?,
+            value => objects::add(value, place, contents)?,
         }
     }
     Ok(())
 }
 
-/// The documents of a text with their first lines. `---` and `...` in the first column always
-/// separate documents, also inside block scalars.
-fn documents(text: &str, json: bool) -> Vec<(u64, &str)> {
-    if json {
-        return vec![(1, text)];
-    }
-    let mut documents = Vec::new();
-    let mut start = (1, 0);
-    let mut offset = 0;
-    for (index, line) in (1..).zip(text.split_inclusive('\n')) {
-        let marker = line.starts_with("---") || line.starts_with("...");
-        let alone = line
-            .get(3..)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        if marker && alone {
-            documents.extend(
-                text.get(start.1..offset)
-                    .map(|document| (start.0, document)),
-            );
-            start = (index, offset);
-            if line.starts_with("...") {
-                start = (index + 1, offset + line.len());
+/// The values of a JSON stream with their first lines, or where it is none.
+fn streamed(text: &str) -> Result<Vec<(u64, &str)>, (u64, String)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let mut found = Vec::new();
+    let (mut start, mut line) = (0, 1);
+    loop {
+        let next = values.next();
+        match next {
+            None => return Ok(found),
+            Some(Err(error)) => {
+                return Err((u64::try_from(error.line()).unwrap_or(1), error.to_string()));
+            }
+            Some(Ok(IgnoredAny)) => {
+                let end = values.byte_offset();
+                let value = text.get(start..end).unwrap_or_default();
+                let inside = value.trim_start();
+                let before = value.len() - inside.len();
+                line += lines(value.get(..before).unwrap_or_default());
+                found.push((line, inside));
+                line += lines(inside);
+                start = end;
             }
         }
-        offset += line.len();
     }
-    documents.extend(text.get(start.1..).map(|document| (start.0, document)));
+}
+
+fn lines(text: &str) -> u64 {
+    let lines = text.bytes().filter(|byte| *byte == b'\n').count();
+    u64::try_from(lines).unwrap_or(u64::MAX)
+}
+
+/// The documents of a YAML text with their first lines, without those that hold nothing. `---` and `...` in the first
+/// column always separate documents, also inside block scalars.
+fn documents(text: &str) -> Vec<(u64, &str)> {
+    let text = without_notes(text);
+    let mut documents = Vec::new();
+    let (mut first, mut start) = (1, 0);
+    let mut empty = true;
+    let mut offset = 0;
+    for (index, whole) in (1..).zip(text.split_inclusive('\n')) {
+        let line = whole.strip_prefix(MARK).unwrap_or(whole);
+        let marker = line.starts_with("---") || line.starts_with("...");
+        let rest = line.get(3..).unwrap_or_default();
+        if marker && (rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+            if !empty {
+                documents.extend(text.get(start..offset).map(|document| (first, document)));
+            }
+            let end_of_document = line.starts_with("...");
+            let skipped = if end_of_document {
+                whole.len()
+            } else {
+                whole.len() - line.len()
+            };
+            (first, start) = (index + u64::from(end_of_document), offset + skipped);
+            empty = end_of_document || holds_nothing(rest);
+        } else {
+            empty = empty && holds_nothing(line);
+        }
+        offset += whole.len();
+    }
+    if !empty {
+        documents.extend(text.get(start..).map(|document| (first, document)));
+    }
     documents
+}
+
+/// Whether a line outside of any value holds nothing: blank, a comment or a directive.
+fn holds_nothing(line: &str) -> bool {
+    let inside = line.trim();
+    inside.is_empty() || inside.starts_with('#') || line.starts_with('%')
+}
+
+/// `helm install --dry-run` writes a head before the manifests, which is a document that is no object, and notes for people
+/// after them, which are no YAML.
+fn without_notes(text: &str) -> &str {
+    if !text.starts_with("NAME:") {
+        return text;
+    }
+    match text.find("\nNOTES:") {
+        Some(end) => text.get(..=end).unwrap_or(text),
+        None => text,
+    }
+}
+
+fn json_value(place: Place<'_>, text: &str) -> Result<Value, ClusterError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    Document::of_length(text.len())
+        .deserialize(&mut json)
+        .map_err(|error| {
+            let within = u64::try_from(error.line()).unwrap_or(1).max(1);
+            place.below(within - 1).broken(&error.to_string())
+        })
 }
 
 /// Parses one document. Every bound grows with the text, so that a large dump is read and a
 /// small file cannot grow by aliases.
-fn yaml<'a, T: serde::Deserialize<'a>>(place: Place<'a>) -> Result<T, ClusterError> {
-    let size = place.text.len() + 1024;
+fn yaml_value(place: Place<'_>, text: &str) -> Result<Value, ClusterError> {
+    let size = text.len() + 1024;
     let budget = serde_saphyr::budget! {
         max_events: size,
         max_nodes: size,
         max_total_scalar_bytes: size,
+        max_depth: MAX_DEPTH,
         max_aliases: 1000,
         max_anchors: 1000,
         max_inclusion_depth: 0,
@@ -116,202 +160,59 @@ fn yaml<'a, T: serde::Deserialize<'a>>(place: Place<'a>) -> Result<T, ClusterErr
         legacy_octal_numbers: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(place.text, options).map_err(|error| {
+    let document = Document::of_length(text.len());
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+        document.deserialize(yaml)
+    })
+    .map_err(|error| {
         let error = error.without_snippet();
         let within = error
             .location()
             .map_or(1, |location| location.line().max(1));
-        place.broken(place.line + within - 1, error.to_string())
+        place.below(within - 1).broken(&error.to_string())
     })
-}
-
-fn add(value: Value, place: Place<'_>, contents: &mut Contents) -> Result<(), ClusterError> {
-    let (api_version, kind) = match (text(&value, "apiVersion"), text(&value, "kind")) {
-        (Some(api_version), Some(kind)) => (api_version.to_owned(), kind.to_owned()),
-        (None, None) => {
-            contents.ignore("(no Kubernetes object)");
-            return Ok(());
-        }
-        (Some(_), None) => {
-            return Err(place.broken(
-                place.line,
-                "there is an apiVersion but no kind; write the kind".to_owned(),
-            ));
-        }
-        (None, Some(kind)) => {
-            return Err(place.broken(
-                place.line,
-                format!("a {kind} without an apiVersion; write the apiVersion"),
-            ));
-        }
-    };
-    match kind.strip_suffix("List") {
-        Some(item_kind) if value.get("items").is_some_and(Value::is_array) => {
-            let Some(Value::Array(items)) = value.get("items").cloned() else {
-                return Ok(());
-            };
-            drop(value);
-            for (index, item) in items.into_iter().enumerate() {
-                // Items of a typed list do not repeat what they are.
-                let (item_version, kind) = match (text(&item, "apiVersion"), text(&item, "kind")) {
-                    (Some(version), Some(kind)) => (version.to_owned(), kind.to_owned()),
-                    _ if item_kind.is_empty() => {
-                        return Err(place.broken(
-                            place.line,
-                            format!("items[{index}] has no apiVersion or no kind; write both"),
-                        ));
-                    }
-                    _ => (api_version.clone(), item_kind.to_owned()),
-                };
-                one(item, &item_version, &kind, Some(index), place, contents)?;
-            }
-            Ok(())
-        }
-        _ => one(value, &api_version, &kind, None, place, contents),
-    }
-}
-
-fn one(
-    value: Value,
-    api_version: &str,
-    kind: &str,
-    item: Option<usize>,
-    place: Place<'_>,
-    contents: &mut Contents,
-) -> Result<(), ClusterError> {
-    match (api_version, kind) {
-        ("v1", "Pod") => typed::<Pod>(value, kind, item, place, contents),
-        ("v1", "Namespace") => typed::<Namespace>(value, kind, item, place, contents),
-        ("v1", "Node") => typed::<Node>(value, kind, item, place, contents),
-        ("v1", "Service") => typed::<Service>(value, kind, item, place, contents),
-        ("networking.k8s.io/v1", "NetworkPolicy") => {
-            typed::<NetworkPolicy>(value, kind, item, place, contents)
-        }
-        ("discovery.k8s.io/v1", "EndpointSlice") => {
-            typed::<EndpointSlice>(value, kind, item, place, contents)
-        }
-        ("extensions/v1beta1", "NetworkPolicy") => {
-            contents.refuse(
-                Kind::NetworkPolicy,
-                namespace(&value),
-                format!("NetworkPolicy {} ({})", name(&value), place.origin()),
-                "apiVersion: extensions/v1beta1 is no longer served since Kubernetes 1.16; write networking.k8s.io/v1".to_owned(),
-            );
-            Ok(())
-        }
-        ("discovery.k8s.io/v1beta1", "EndpointSlice") => {
-            contents.refuse(
-                Kind::EndpointSlice,
-                namespace(&value),
-                format!("EndpointSlice {} ({})", name(&value), place.origin()),
-                "apiVersion: discovery.k8s.io/v1beta1 is no longer served since Kubernetes 1.25; write discovery.k8s.io/v1".to_owned(),
-            );
-            Ok(())
-        }
-        _ => {
-            match optional(api_version, kind) {
-                Some((found, true)) => contents.add_optional(found, &value, &place.item(item)),
-                Some((found, false)) => {
-                    let (group, _) = api_version.split_once('/').unwrap_or_default();
-                    let served = OPTIONAL_KINDS.iter().find(|of| of.kind == found.kind);
-                    let version = served.and_then(|of| of.apis.iter().find(|api| api.0 == group));
-                    contents.refuse(
-                        found.kind,
-                        if found.namespaced { namespace(&value) } else { "" },
-                        format!("{kind} {} ({})", name(&value), place.item(item)),
-                        format!(
-                            "apiVersion: {api_version} has no {kind} that we know; write {group}/{}",
-                            version.map_or("v1", |api| api.1)
-                        ),
-                    );
-                }
-                None => match api_version.split_once('/') {
-                    Some((group, _)) => contents.ignore(&format!("{kind}.{group}")),
-                    None => contents.ignore(kind),
-                },
-            }
-            Ok(())
-        }
-    }
-}
-
-/// The optional kind of that name in that API group, and whether it is of a version that we can read.
-fn optional(api_version: &str, kind: &str) -> Option<(&'static OptionalKind, bool)> {
-    let (group, version) = api_version.split_once('/')?;
-    OPTIONAL_KINDS
-        .iter()
-        .filter(|known| known.kind.name() == kind)
-        .find_map(|known| {
-            let mut apis = known.apis.iter().filter(|api| api.0 == group).peekable();
-            apis.peek()?;
-            Some((known, apis.any(|api| api.1 == version)))
-        })
-}
-
-fn typed<K: Watched>(
-    mut value: Value,
-    kind: &str,
-    item: Option<usize>,
-    place: Place<'_>,
-    contents: &mut Contents,
-) -> Result<(), ClusterError> {
-    let label = format!("{kind} {}", name(&value));
-    slim(kind, &mut value);
-    let object: K = serde_json::from_value(value).map_err(|error| {
-        // The value has lost its lines; the text has them.
-        let line = match yaml::<K>(place) {
-            Err(ClusterError::Manifest { line, .. }) if item.is_none() => line,
-            _ => place.line,
-        };
-        let which = item.map_or(String::new(), |index| format!("items[{index}], "));
-        place.broken(line, format!("{which}{label}: {error}"))
-    })?;
-    contents.add(&object, &place.item(item));
-    Ok(())
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
-    value
-        .get(field)
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty())
-}
-
-/// As kubectl would have it.
-fn namespace(value: &Value) -> &str {
-    value
-        .pointer("/metadata/namespace")
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty())
-        .unwrap_or("default")
-}
-
-fn name(value: &Value) -> String {
-    let of = |field| value.pointer(field).and_then(Value::as_str);
-    match (of("/metadata/namespace"), of("/metadata/name")) {
-        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-        (None, Some(name)) => name.to_owned(),
-        _ => "(no name)".to_owned(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::documents;
+    use super::{documents, streamed};
 
     #[test]
     fn documents_keep_their_lines() {
-        let text = "a: 1\n---\nb: 2\n--- # c\nc: 3\n...\n---\nd: |\n  ---\n  x\n---x: 1\n";
-        let lines: Vec<(u64, &str)> = documents(text, false);
+        let text =
+            "a: 1\n---\nb: 2\n--- # c\nc: 3\n...\n---\n# nothing\n---\nd: |\n  ---\n  x\n---x: 1\n";
         assert_eq!(
-            lines,
+            documents(text),
             [
                 (1, "a: 1\n"),
                 (2, "---\nb: 2\n"),
                 (4, "--- # c\nc: 3\n"),
-                (7, ""),
-                (7, "---\nd: |\n  ---\n  x\n---x: 1\n"),
+                (9, "---\nd: |\n  ---\n  x\n---x: 1\n"),
             ]
         );
+    }
+
+    #[test]
+    fn windows_writes_marks_and_carriage_returns() {
+        let text = "%YAML 1.2\r\n---\r\na: 1\r\n\u{feff}---\r\nb: 2";
+        assert_eq!(
+            documents(text),
+            [(2, "---\r\na: 1\r\n"), (4, "---\r\nb: 2")]
+        );
+    }
+
+    #[test]
+    fn values_of_a_json_stream_keep_their_lines() {
+        let text = "\n{\"a\":\n1}{}\n\n {\"b\":2}\n";
+        assert_eq!(
+            streamed(text),
+            Ok(vec![(2, "{\"a\":\n1}"), (3, "{}"), (5, "{\"b\":2}")])
+        );
+    }
+
+    #[test]
+    fn helms_notes_are_no_manifests() {
+        let text = "NAME: web\nMANIFEST:\n---\na: 1\nNOTES:\n1. Get the URL: {{\n";
+        assert_eq!(documents(text).last(), Some(&(3, "---\na: 1\n")));
     }
 }

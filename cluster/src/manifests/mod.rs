@@ -11,8 +11,11 @@
 mod contents;
 mod documents;
 mod follow;
+mod objects;
+mod place;
 mod read;
 mod slim;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +76,7 @@ pub fn watch(
 fn contents(path: &Path) -> Result<Contents, ClusterError> {
     let mut contents = Contents::default();
     for file in read::files(path)? {
-        documents::parse(&file, &mut contents)?;
+        documents::parse(&file?, &mut contents)?;
     }
     contents.complete();
     Ok(contents)
@@ -86,5 +89,6 @@ fn take(owner: &mut Owner, mut contents: Contents) -> bool {
         let objects = contents.objects.remove(&kind).unwrap_or_default();
         changed |= owner.take(Update::Reset(kind, objects));
     }
+    changed |= owner.place(contents.origins);
     changed
 }

@@ -23,56 +23,76 @@ const MAX_BYTES: u64 = 1 << 30;
 /// The manifests at a path, ordered by name. Of a folder: `*.yaml`, `*.yml` and `*.json` in it and in
 /// its folders, without hidden ones; a mounted ConfigMap keeps its versions in `..` folders and links to
 /// them. Of a file: that file, whatever its name.
-pub(super) fn files(path: &Path) -> Result<Vec<Text>, ClusterError> {
-    if path == Path::new("-") {
-        return standard_input(path).map(|text| vec![text]);
-    }
-    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+pub(super) fn files(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Text, ClusterError>>, ClusterError> {
     let mut paths = Vec::new();
-    if meta.is_dir() {
+    if path == Path::new("-") {
+        paths.push(path.to_owned());
+    } else if fs::metadata(path)
+        .map_err(|error| unreadable(path, &error))?
+        .is_dir()
+    {
         collect(path, 0, &mut paths)?;
         paths.sort();
     } else {
         paths.push(path.to_owned());
     }
-    let mut bytes = 0;
-    paths
+    let source = path.to_owned();
+    let mut left = MAX_BYTES;
+    Ok(paths
         .into_iter()
-        .map(|file| {
-            let size = fs::metadata(&file)
-                .map_err(|error| unreadable(&file, &error))?
-                .len();
-            bytes += size;
-            if bytes > MAX_BYTES {
-                return Err(too_much(
-                    path,
-                    format!("more than {} MiB of manifests", MAX_BYTES >> 20),
-                ));
-            }
-            let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-            Ok(Text { path: file, text })
-        })
-        .collect()
+        .map(move |file| text(&source, file, &mut left)))
 }
 
-/// What kustomize, Helm or kubectl print into a pipe.
-fn standard_input(path: &Path) -> Result<Text, ClusterError> {
-    let mut text = String::new();
-    std::io::stdin()
-        .lock()
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| unreadable(path, &error))?;
-    if text.len() as u64 > MAX_BYTES {
+/// The text of a file, of standard input if it is `-`: what kustomize, Helm or kubectl print into a pipe. One file is held at
+/// a time.
+fn text(source: &Path, path: PathBuf, left: &mut u64) -> Result<Text, ClusterError> {
+    let mut bytes = Vec::new();
+    let reading = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(*left + 1)
+            .read_to_end(&mut bytes)
+    } else {
+        fs::File::open(&path).and_then(|file| file.take(*left + 1).read_to_end(&mut bytes))
+    };
+    reading.map_err(|error| unreadable(&path, &error))?;
+    let Some(still) = left.checked_sub(bytes.len() as u64) else {
         return Err(too_much(
-            path,
+            source,
             format!("more than {} MiB of manifests", MAX_BYTES >> 20),
         ));
+    };
+    *left = still;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { path, text }),
+        Err(error) => Err(not_utf8(path, &error)),
     }
-    Ok(Text {
-        path: path.to_owned(),
-        text,
-    })
+}
+
+fn not_utf8(path: PathBuf, error: &std::string::FromUtf8Error) -> ClusterError {
+    let bytes = error.as_bytes();
+    let good = bytes
+        .get(..error.utf8_error().valid_up_to())
+        .unwrap_or_default();
+    let problem = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        "it is not UTF-8 text but UTF-16, which `>` of PowerShell writes; save it as UTF-8"
+            .to_owned()
+    } else {
+        match bytes.get(good.len()) {
+            Some(byte) => {
+                format!("it is not UTF-8 text: there is the byte {byte:#04x}; save it as UTF-8")
+            }
+            None => "it is not UTF-8 text; save it as UTF-8".to_owned(),
+        }
+    };
+    let lines = good.iter().filter(|byte| **byte == b'\n').count();
+    ClusterError::Manifest {
+        file: path,
+        line: u64::try_from(lines).unwrap_or(u64::MAX).saturating_add(1),
+        problem,
+    }
 }
 
 fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<(), ClusterError> {
@@ -112,11 +132,7 @@ fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<(), 
 fn unreadable(path: &Path, error: &std::io::Error) -> ClusterError {
     ClusterError::Unreadable {
         path: path.to_owned(),
-        problem: if error.kind() == std::io::ErrorKind::InvalidData {
-            "it is not UTF-8 text".to_owned()
-        } else {
-            error.to_string()
-        },
+        problem: error.to_string(),
     }
 }
 

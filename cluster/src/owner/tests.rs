@@ -261,3 +261,52 @@ async fn it_ends_when_nobody_looks() {
         .unwrap();
     assert!(cancel.is_cancelled(), "the watches must end, too");
 }
+
+/// A refused admin policy is told without a namespace; a refused one of a CNI's own is not told.
+#[test]
+fn the_engine_knows_of_refused_admin_policies() {
+    let key = |kind| Key {
+        kind,
+        id: NamespacedName::new("", "a"),
+        uid: Uid(Arc::from("1")),
+    };
+    let bad = |kind| {
+        let refused = Refused {
+            key: key(kind),
+            object: "a".to_owned(),
+            reason: "bad".to_owned(),
+        };
+        Compiled::Refused(key(kind), refused)
+    };
+    let mut owner = Owner::new(SourceKind::Kubernetes);
+    owner.take(Update::Apply(bad(Kind::CiliumClusterwideNetworkPolicy)));
+    assert!(lacking(&owner).is_empty());
+    for kind in [
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        owner.take(Update::Apply(bad(kind)));
+        assert_eq!(lacking(&owner), ["/a"]);
+        owner.take(Update::Delete(key(kind)));
+        assert!(lacking(&owner).is_empty());
+        owner.take(Update::Reset(kind, vec![bad(kind)]));
+        assert_eq!(lacking(&owner), ["/a"]);
+        owner.take(Update::Reset(kind, Vec::new()));
+        assert!(lacking(&owner).is_empty());
+    }
+}
+
+#[test]
+fn an_object_that_was_made_anew_and_is_bad_takes_the_old_one_away() {
+    let mut owner = Owner::new(SourceKind::Kubernetes);
+    owner.take(Update::Apply(Compiled::Sound(policy("p", "1"))));
+    owner.take(Update::Apply(sound("a", "1")));
+    assert!(owner.take(Update::Apply(bad_policy("p", "2"))));
+    assert!(owner.take(Update::Apply(refused("a", "2"))));
+    let snapshot = owner.view().snapshot;
+    assert_eq!(
+        (snapshot.policies().count(), snapshot.pods().count()),
+        (0, 0)
+    );
+}

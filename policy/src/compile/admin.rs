@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::admin_rule::rules;
 use super::json::{get, integer, metadata, object, required, selector, text};
 use super::path::Path;
-use super::{Refusal, annotations_of, labels_of, name_of, subject, uid_of, validate};
+use super::{Faults, Refusal, annotations_of, labels_of, name_of, subject, uid_of, validate};
 use crate::model::{AdminKind, AdminPolicy, Direction, NamespacedName, Selector, Subject, Tier};
 
 /// In what the kinds differ.
@@ -82,22 +82,26 @@ pub(super) fn admin_policy(api: &Api, value: &Value) -> Result<AdminPolicy, Refu
         None | Some(Value::Null) => return Err(path.refuse("it is missing", "write a spec")),
         Some(spec) => object(spec, &path)?,
     };
-    let (tier, priority) = precedence(api, spec, &path)?;
+    let mut faults = Faults::default();
+    let (tier, priority) = faults
+        .take(precedence(api, spec, &path))
+        .unwrap_or((Tier::Admin, 0));
+    let subject = required(spec, "subject", &path)
+        .and_then(|given| policy_subject(api, given, &path.field("subject")));
+    let subject = faults.take(subject);
+    let ingress = faults.take(rules(api, Direction::Ingress, spec, &path));
+    let egress = faults.take(rules(api, Direction::Egress, spec, &path));
     let id = NamespacedName::new("", Arc::clone(&name));
-    Ok(AdminPolicy {
+    faults.or(AdminPolicy {
         kind: api.kind,
         uid: uid_of(kind, &meta, &id),
         name,
         generation: meta.generation.unwrap_or(0),
         tier,
         priority,
-        subject: policy_subject(
-            api,
-            required(spec, "subject", &path)?,
-            &path.field("subject"),
-        )?,
-        ingress: rules(api, Direction::Ingress, spec, &path)?,
-        egress: rules(api, Direction::Egress, spec, &path)?,
+        subject: subject.unwrap_or_else(|| Subject::Namespaces(Selector::default())),
+        ingress: ingress.unwrap_or_default(),
+        egress: egress.unwrap_or_default(),
         annotations: annotations_of(&meta),
     })
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::admin::{Api, FROM, namespaced_pods, only};
 use super::json::{get, integer, list, object, required, selector, text};
 use super::path::Path;
-use super::{Refusal, validate};
+use super::{Faults, Refusal, validate};
 use crate::model::{Action, AdminPeer, AdminPort, AdminRule, Direction, PortMatch, Protocol};
 
 /// Entries of `networks` and `domainNames`.
@@ -31,11 +31,11 @@ pub(super) fn rules(
     let Some(given) = get(spec, field) else {
         return Ok(Vec::new());
     };
-    entries(given, 0, api.most, &path)?
-        .iter()
-        .enumerate()
-        .map(|(index, given)| rule(api, direction, given, &path.index(index)))
-        .collect()
+    let mut faults = Faults::default();
+    let rules = faults.entries(entries(given, 0, api.most, &path)?, &path, |given, path| {
+        rule(api, direction, given, path)
+    });
+    faults.or(rules)
 }
 
 /// The entries of a list within its bounds.
@@ -86,31 +86,29 @@ fn rule(
         Direction::Egress => ("to", api.to),
     };
     let list = path.field(field);
-    let mut peers = Vec::new();
-    for (index, given) in entries(required(given, field, path)?, 1, api.most, &list)?
-        .iter()
-        .enumerate()
-    {
-        peers.push(peer(api, known, action, given, &list.index(index))?);
-    }
+    let mut faults = Faults::default();
+    let peers = faults.entries(
+        entries(required(given, field, path)?, 1, api.most, &list)?,
+        &list,
+        |given, path| peer(api, known, action, given, path),
+    );
     let list = path.field(api.ports);
-    let mut ports = Vec::new();
-    if let Some(given) = get(given, api.ports) {
-        for (index, given) in entries(given, 1, api.most, &list)?.iter().enumerate() {
-            let path = list.index(index);
-            let port = port(api, given, &path)?;
-            if matches!(port, AdminPort::Named(_))
-                && let Some(outside) = peers.iter().find_map(outside)
-            {
-                return Err(path.refuse(
-                    format!("a named port stands in a rule with a peer of {outside}"),
-                    format!("give the port's number, or make two rules of it: {outside} have no named ports"),
-                ));
-            }
-            ports.push(port);
+    let given = get(given, api.ports)
+        .map(|given| entries(given, 1, api.most, &list))
+        .transpose()?;
+    let ports = faults.entries(given.into_iter().flatten(), &list, |given, path| {
+        let port = port(api, given, path)?;
+        match peers.iter().find_map(outside) {
+            Some(outside) if matches!(port, AdminPort::Named(_)) => Err(path.refuse(
+                format!("a named port stands in a rule with a peer of {outside}"),
+                format!(
+                    "give the port's number, or make two rules of it: {outside} have no named ports"
+                ),
+            )),
+            _ => Ok(port),
         }
-    }
-    Ok(AdminRule {
+    });
+    faults.or(AdminRule {
         name,
         action,
         peers,

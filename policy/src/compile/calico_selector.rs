@@ -158,7 +158,7 @@ impl<'t, 's> Parser<'t, 's> {
         while self.sign("||").is_some() {
             let other = self.every(holds)?;
             found = if holds {
-                either(found, other)
+                either(found, &other)
             } else {
                 both(found, other)
             };
@@ -173,7 +173,7 @@ impl<'t, 's> Parser<'t, 's> {
             found = if holds {
                 both(found, other)
             } else {
-                either(found, other)
+                either(found, &other)
             };
         }
         Some(found)
@@ -275,11 +275,11 @@ fn both(mut one: Vec<Requirement>, other: Vec<Requirement>) -> Vec<Requirement> 
 }
 
 /// What holds of either side: only a choice of values of one label can be said.
-fn either(one: Vec<Requirement>, other: Vec<Requirement>) -> Vec<Requirement> {
+fn either(one: Vec<Requirement>, other: &[Requirement]) -> Vec<Requirement> {
     if one == other {
         return one;
     }
-    match (one.as_slice(), other.as_slice()) {
+    match (one.as_slice(), other) {
         ([Requirement::In(key, values)], [Requirement::In(same, more)]) if key == same => {
             let values = values.iter().chain(more).cloned().collect();
             vec![Requirement::In(Arc::clone(key), values)]

@@ -85,7 +85,7 @@ pub(super) fn foreign_policy(kind: ForeignKind, value: &Value) -> Result<Foreign
         scope,
         ingress,
         egress,
-    } = parts.fold(first, Part::or);
+    } = parts.fold(first, |one, other| one.or(&other));
     Ok(ForeignPolicy {
         kind,
         uid: uid_of(name, &meta, &id),
@@ -105,7 +105,7 @@ struct Part {
 
 impl Part {
     /// What either may do to whom either may select.
-    fn or(self, other: Self) -> Self {
+    fn or(self, other: &Self) -> Self {
         let both = |one: ForeignEffect, other: ForeignEffect| ForeignEffect {
             may_admit: one.may_admit || other.may_admit,
             may_block: one.may_block || other.may_block,

@@ -19,13 +19,18 @@ mod path;
 mod placement;
 mod pod;
 mod service;
+mod strict;
+mod template;
 mod validate;
 
 pub use network_policy::network_policy;
 pub use optional::{OPTIONAL_KINDS, OptionalKind, optional};
+pub use path::short;
 pub use placement::{namespace, node};
 pub use pod::pod;
 pub use service::{endpoint_slice, service};
+pub use strict::known_fields;
+pub use template::{WORKLOADS, template};
 
 use std::sync::Arc;
 
@@ -36,7 +41,7 @@ use path::Path;
 
 /// An object that cannot be part of a cluster, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {field}: {problem}; {remedy}")]
+#[error("{object}: {}", self.reason())]
 pub struct Refusal {
     /// Kind, namespace and name, such as `NetworkPolicy shop/db`.
     pub object: String,
@@ -46,6 +51,95 @@ pub struct Refusal {
     pub problem: String,
     /// What to write instead.
     pub remedy: String,
+    /// The other faults of the object, as far as they were looked for: the first [`Refusal::MOST`] of them.
+    pub more: Vec<Fault>,
+}
+
+/// A further fault of an object that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Refusal {
+    /// How many faults of an object are told beyond the first.
+    pub const MOST: usize = 9;
+
+    /// Every fault with its field and remedy, without the object's name.
+    pub fn reason(&self) -> String {
+        let mut text = format!("{}: {}; {}", self.field, self.problem, self.remedy);
+        for fault in &self.more {
+            text.push_str(&format!(
+                ". Also {}: {}; {}",
+                fault.field, fault.problem, fault.remedy
+            ));
+        }
+        text
+    }
+}
+
+/// Gathers the faults of an object's parts, so that one reading names them all.
+#[derive(Default)]
+struct Faults(Option<Refusal>);
+
+impl Faults {
+    /// What is sound; a fault is kept.
+    fn take<T>(&mut self, part: Result<T, Refusal>) -> Option<T> {
+        match (part, &mut self.0) {
+            (Ok(part), _) => Some(part),
+            (Err(refusal), None) => {
+                self.0 = Some(refusal);
+                None
+            }
+            (Err(refusal), Some(first)) => {
+                let fault = Fault {
+                    field: refusal.field,
+                    problem: refusal.problem,
+                    remedy: refusal.remedy,
+                };
+                first.more.push(fault);
+                first.more.extend(refusal.more);
+                first.more.truncate(Refusal::MOST);
+                None
+            }
+        }
+    }
+
+    /// Whether more are worth looking for.
+    fn full(&self) -> bool {
+        let found = self.0.as_ref();
+        found.is_some_and(|first| first.more.len() >= Refusal::MOST)
+    }
+
+    /// The whole, if nothing was wrong.
+    fn or<T>(self, whole: T) -> Result<T, Refusal> {
+        match self.0 {
+            None => Ok(whole),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
+    /// The sound entries of a list.
+    fn entries<T, U>(
+        &mut self,
+        given: impl IntoIterator<Item = T>,
+        list: &Path<'_>,
+        convert: impl Fn(T, &Path<'_>) -> Result<U, Refusal>,
+    ) -> Vec<U> {
+        let mut sound = Vec::new();
+        for (index, given) in given.into_iter().enumerate() {
+            if self.full() {
+                break;
+            }
+            sound.extend(self.take(convert(given, &list.index(index))));
+        }
+        sound
+    }
 }
 
 /// `Kind namespace/name` as far as the object says it.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::path::Path;
-use super::{Refusal, annotations_of, id_of, labels_of, subject, uid_of, validate};
+use super::{Faults, Refusal, annotations_of, id_of, labels_of, subject, uid_of, validate};
 use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Rule, Selector, Written};
 
 /// Converts a NetworkPolicy.
@@ -22,36 +22,30 @@ pub fn network_policy(policy: &api::NetworkPolicy) -> Result<NetworkPolicy, Refu
     // An absent spec is an empty one: it selects every pod and denies all ingress.
     let spec = policy.spec.as_ref().unwrap_or(&empty);
 
+    let mut faults = Faults::default();
     let pod_selector =
-        optional_selector(spec.pod_selector.as_ref(), &spec_path.field("podSelector"))?
-            .unwrap_or_default();
-
-    let rules = spec_path.field("ingress");
-    let mut ingress = Vec::new();
-    for (index, rule) in spec.ingress.iter().flatten().enumerate() {
-        let path = rules.index(index);
-        ingress.push(Rule {
-            peers: peers(rule.from.as_deref(), &path.field("from"))?,
-            ports: ports(rule.ports.as_deref(), &path.field("ports"))?,
-        });
-    }
-    let rules = spec_path.field("egress");
-    let mut egress = Vec::new();
-    for (index, rule) in spec.egress.iter().flatten().enumerate() {
-        let path = rules.index(index);
-        egress.push(Rule {
-            peers: peers(rule.to.as_deref(), &path.field("to"))?,
-            ports: ports(rule.ports.as_deref(), &path.field("ports"))?,
-        });
-    }
-
-    let (isolates_ingress, isolates_egress) = effective_types(
+        optional_selector(spec.pod_selector.as_ref(), &spec_path.field("podSelector"));
+    let pod_selector = faults.take(pod_selector).flatten().unwrap_or_default();
+    let given = spec.ingress.iter().flatten();
+    let ingress = faults.entries(given, &spec_path.field("ingress"), |given, path| {
+        rule(
+            ("from", given.from.as_deref()),
+            given.ports.as_deref(),
+            path,
+        )
+    });
+    let given = spec.egress.iter().flatten();
+    let egress = faults.entries(given, &spec_path.field("egress"), |given, path| {
+        rule(("to", given.to.as_deref()), given.ports.as_deref(), path)
+    });
+    let types = effective_types(
         spec.policy_types.as_deref().unwrap_or_default(),
         !egress.is_empty(),
         &spec_path.field("policyTypes"),
-    )?;
+    );
+    let (isolates_ingress, isolates_egress) = faults.take(types).unwrap_or_default();
 
-    Ok(NetworkPolicy {
+    faults.or(NetworkPolicy {
         uid: uid_of("NetworkPolicy", &policy.metadata, &id),
         id,
         generation: policy.metadata.generation.unwrap_or(0),
@@ -113,13 +107,17 @@ fn optional_selector(
         .transpose()
 }
 
-fn peers(given: Option<&[api::NetworkPolicyPeer]>, path: &Path<'_>) -> Result<Vec<Peer>, Refusal> {
-    given
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(|(index, given)| peer(given, &path.index(index)))
-        .collect()
+fn rule(
+    (field, peers): (&str, Option<&[api::NetworkPolicyPeer]>),
+    ports: Option<&[api::NetworkPolicyPort]>,
+    path: &Path<'_>,
+) -> Result<Rule, Refusal> {
+    let mut faults = Faults::default();
+    let given = peers.into_iter().flatten();
+    let peers = faults.entries(given, &path.field(field), peer);
+    let given = ports.into_iter().flatten();
+    let ports = faults.entries(given, &path.field("ports"), port);
+    faults.or(Rule { peers, ports })
 }
 
 fn peer(given: &api::NetworkPolicyPeer, path: &Path<'_>) -> Result<Peer, Refusal> {
@@ -144,32 +142,19 @@ fn peer(given: &api::NetworkPolicyPeer, path: &Path<'_>) -> Result<Peer, Refusal
 
 fn ip_block(block: &api::IPBlock, path: &Path<'_>) -> Result<Peer, Refusal> {
     let cidr = validate::cidr(&block.cidr, &path.field("cidr"))?;
-    let excepts = path.field("except");
-    let mut except = Vec::new();
-    for (index, text) in block.except.iter().flatten().enumerate() {
-        let path = excepts.index(index);
-        let net = validate::cidr(text, &path)?;
+    let mut faults = Faults::default();
+    let given = block.except.iter().flatten();
+    let except = faults.entries(given, &path.field("except"), |text, path| {
+        let net = validate::cidr(text, path)?;
         if !cidr.contains(&net.network()) || net.prefix_len() <= cidr.prefix_len() {
             return Err(path.refuse(
                 format!("{text} is not a strict subset of cidr {cidr}"),
                 "give a smaller range inside the cidr, or remove it",
             ));
         }
-        except.push(net);
-    }
-    Ok(Peer::IpBlock { cidr, except })
-}
-
-fn ports(
-    given: Option<&[api::NetworkPolicyPort]>,
-    path: &Path<'_>,
-) -> Result<Vec<PolicyPort>, Refusal> {
-    given
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(|(index, given)| port(given, &path.index(index)))
-        .collect()
+        Ok(net)
+    });
+    faults.or(Peer::IpBlock { cidr, except })
 }
 
 fn port(given: &api::NetworkPolicyPort, path: &Path<'_>) -> Result<PolicyPort, Refusal> {

@@ -49,10 +49,11 @@ impl<'a> Path<'a> {
     /// The refusal of this field.
     pub(super) fn refuse(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Refusal {
         Refusal {
-            object: self.object().to_owned(),
-            field: self.to_string(),
-            problem: problem.into(),
+            object: short(self.object()),
+            field: short(&self.to_string()),
+            problem: short(&problem.into()),
             remedy: remedy.into(),
+            more: Vec::new(),
         }
     }
 
@@ -62,6 +63,15 @@ impl<'a> Path<'a> {
             (_, Some(parent)) => parent.object(),
             (_, None) => "",
         }
+    }
+}
+
+/// What a person reads of a text that may be megabytes long.
+pub fn short(text: &str) -> String {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
     }
 }
 

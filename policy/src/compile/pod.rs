@@ -19,21 +19,11 @@ pub fn pod(pod: &api::Pod) -> Result<Pod, Refusal> {
     let id = id_of(&pod.metadata, &root)?;
     let labels = labels_of(&pod.metadata, &root)?;
 
-    let mut ports = Vec::new();
     let spec = pod.spec.as_ref();
-    let spec_path = root.field("spec");
-    if let Some(spec) = spec {
-        let containers = spec_path.field("containers");
-        for (index, container) in spec.containers.iter().enumerate() {
-            declared(container, &containers.index(index), &mut ports)?;
-        }
-        let containers = spec_path.field("initContainers");
-        for (index, container) in spec.init_containers.iter().flatten().enumerate() {
-            if container.restart_policy.as_deref() == Some("Always") {
-                declared(container, &containers.index(index), &mut ports)?;
-            }
-        }
-    }
+    let ports = spec
+        .map(|spec| declared(spec, &root.field("spec")))
+        .transpose()?
+        .unwrap_or_default();
 
     let mut ips = Vec::new();
     let mut phase = None;
@@ -84,7 +74,26 @@ pub fn pod(pod: &api::Pod) -> Result<Pod, Refusal> {
     })
 }
 
-fn declared(
+/// The ports of containers and sidecars.
+pub(super) fn declared(
+    spec: &api::PodSpec,
+    path: &Path<'_>,
+) -> Result<Vec<ContainerPort>, Refusal> {
+    let mut ports = Vec::new();
+    let list = path.field("containers");
+    for (index, container) in spec.containers.iter().enumerate() {
+        declared_by(container, &list.index(index), &mut ports)?;
+    }
+    let list = path.field("initContainers");
+    for (index, container) in spec.init_containers.iter().flatten().enumerate() {
+        if container.restart_policy.as_deref() == Some("Always") {
+            declared_by(container, &list.index(index), &mut ports)?;
+        }
+    }
+    Ok(ports)
+}
+
+fn declared_by(
     container: &api::Container,
     path: &Path<'_>,
     ports: &mut Vec<ContainerPort>,
