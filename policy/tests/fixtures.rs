@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
-use polproof_policy::compile::{self, Refusal};
+use polproof_policy::compile::{self, OPTIONAL_KINDS, OptionalKind, Refusal};
 use polproof_policy::reference::{self, Answer, Decided};
 use polproof_policy::{
     Direction, Endpoint, Expectation, Family, IpOwner, NamespacedName, Object, Protocol, Query,
@@ -60,12 +60,26 @@ fn main() {
         .collect();
     files.sort();
     assert!(!files.is_empty(), "{}: no fixtures", folder.display());
+    let names: Vec<String> = files
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let listed = Trial::test("readme-says-what-is-shown-where", move || {
+        let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let missing: Vec<_> = names
+            .iter()
+            .filter(|name| !readme.contains(&format!("`{name}`")))
+            .collect();
+        let told = format!("not in the table of README.md: {missing:?}");
+        missing.is_empty().then_some(()).ok_or_else(|| told.into())
+    });
     let trials = files
         .into_iter()
         .map(|path| {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             Trial::test(name, move || run(&path).map_err(Failed::from))
         })
+        .chain([listed])
         .collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -137,18 +151,39 @@ fn run(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The name of a NetworkPolicy, evaluable or not.
+/// The name of a policy that is evaluated, be it refused or not. Those of the tiers around NetworkPolicy have no namespace.
 fn policy_name(document: &Value) -> Option<NamespacedName> {
     let text = |field| document.pointer(field).and_then(Value::as_str);
-    (text("/kind") == Some("NetworkPolicy")).then(|| {
-        let namespace = text("/metadata/namespace").unwrap_or("default");
-        NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default())
+    let namespace = match (text("/kind"), optional_kind(document)) {
+        (Some("NetworkPolicy"), None) => text("/metadata/namespace").unwrap_or("default"),
+        (_, Some(of)) if !of.namespaced => "",
+        _ => return None,
+    };
+    Some(NamespacedName::new(
+        namespace,
+        text("/metadata/name").unwrap_or_default(),
+    ))
+}
+
+/// The kind of a document that only some clusters serve.
+fn optional_kind(document: &Value) -> Option<&'static OptionalKind> {
+    let text = |field| document.get(field).and_then(Value::as_str);
+    let (kind, api) = (text("kind")?, text("apiVersion")?);
+    OPTIONAL_KINDS.iter().find(|of| {
+        of.kind.name() == kind
+            && of
+                .apis
+                .iter()
+                .any(|(group, version)| api == format!("{group}/{version}"))
     })
 }
 
 fn object(document: Value) -> Result<Result<Object, Refusal>, String> {
     fn parse<K: serde::de::DeserializeOwned>(document: Value) -> Result<K, String> {
         serde_json::from_value(document).map_err(|error| error.to_string())
+    }
+    if let Some(of) = optional_kind(&document) {
+        return Ok(compile::optional(of.kind, &document));
     }
     let kind = document
         .get("kind")

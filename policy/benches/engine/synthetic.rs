@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use polproof_policy::model::{
-    ContainerPort, Namespace, NetworkPolicy, Node, Peer, Pod, PolicyPort, PortMatch, Requirement,
-    Rule, Selector,
+    Action, AdminKind, AdminPeer, AdminPolicy, AdminPort, AdminRule, ContainerPort, Namespace,
+    NetworkPolicy, Node, Peer, Pod, PolicyPort, PortMatch, Requirement, Rule, Selector, Subject,
+    Tier,
 };
 use polproof_policy::{Kind, NamespacedName, Object, Protocol, Uid};
 
@@ -36,38 +37,55 @@ pub(crate) struct Sizes {
     pub(crate) pods: usize,
     pub(crate) namespaces: usize,
     pub(crate) verdicts: usize,
+    /// Policies of the admin and baseline tiers; at most 8.
+    pub(crate) admin: usize,
 }
 
-impl Sizes {
-    pub(crate) fn from_args(mut args: impl Iterator<Item = String>) -> Self {
-        let mut sizes = Self {
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
             policies: 1_000,
             pods: 10_000,
             namespaces: 200,
             verdicts: 10_000_000,
-        };
+            admin: 0,
+        }
+    }
+}
+
+impl Sizes {
+    /// `None` if no size is asked for.
+    pub(crate) fn from_args(mut args: impl Iterator<Item = String>) -> Option<Self> {
+        let mut sizes = Self::default();
+        let mut asked = false;
         while let Some(arg) = args.next() {
             let field = match arg.as_str() {
                 "--policies" => &mut sizes.policies,
                 "--pods" => &mut sizes.pods,
                 "--namespaces" => &mut sizes.namespaces,
                 "--verdicts" => &mut sizes.verdicts,
+                "--admin" => &mut sizes.admin,
                 // Cargo's own.
                 "--bench" => continue,
                 other => {
-                    eprintln!("{other}: use --policies, --pods, --namespaces, --verdicts NUMBER");
+                    eprintln!(
+                        "{other}: use --policies, --pods, --namespaces, --verdicts, --admin NUMBER"
+                    );
                     std::process::exit(2);
                 }
             };
             match args.next().and_then(|value| value.parse().ok()) {
-                Some(value) if value > 0 => *field = value,
+                Some(value) if value > 0 => {
+                    *field = value;
+                    asked = true;
+                }
                 _ => {
                     eprintln!("{arg}: a number above 0 is missing");
                     std::process::exit(2);
                 }
             }
         }
-        sizes
+        asked.then_some(sizes)
     }
 }
 
@@ -110,7 +128,7 @@ fn labelled(labels: &[(&str, &str)]) -> Selector {
     }
 }
 
-/// Every object, by kind: namespaces, nodes, policies, pods.
+/// Every object, by kind: namespaces, nodes, policies of the three tiers, pods.
 pub(crate) fn cluster(sizes: &Sizes) -> Vec<(Kind, Vec<Object>)> {
     let mut random = Random::new(42);
     let mut namespaces = Vec::new();
@@ -145,8 +163,113 @@ pub(crate) fn cluster(sizes: &Sizes) -> Vec<(Kind, Vec<Object>)> {
         (Kind::Namespace, namespaces),
         (Kind::Node, nodes),
         (Kind::NetworkPolicy, policies),
+        (
+            Kind::ClusterNetworkPolicy,
+            admin_policies(sizes, &mut random),
+        ),
         (Kind::Pod, pods),
     ]
+}
+
+/// What administrators write: metadata services closed, monitoring and DNS open, tenants apart, and a baseline.
+fn admin_policies(sizes: &Sizes, random: &mut Random) -> Vec<Object> {
+    use Action::{Allow, Deny, Pass};
+    let of = |labels: &[(&str, &str)]| AdminPeer::Namespaces(labelled(labels));
+    let everyone = || AdminPeer::Namespaces(Selector::default());
+    let tcp = |port| vec![AdminPort::Of(Protocol::Tcp, PortMatch::Range(port, port))];
+    let rule = |action, peer, ports| AdminRule {
+        name: None,
+        action,
+        peers: vec![peer],
+        ports,
+    };
+    let metadata = AdminPeer::Networks(vec!["169.254.169.254/32".parse().unwrap()]);
+    let prod = || Subject::Namespaces(labelled(&[("env", "prod")]));
+    let all = || Subject::Namespaces(Selector::default());
+    let policies = [
+        (
+            Tier::Admin,
+            10,
+            all(),
+            vec![],
+            vec![rule(Deny, metadata, Vec::new())],
+        ),
+        (
+            Tier::Admin,
+            20,
+            all(),
+            vec![rule(Allow, of(&[("team", "ant")]), tcp(9090))],
+            vec![],
+        ),
+        (
+            Tier::Admin,
+            30,
+            prod(),
+            vec![rule(Deny, of(&[("env", "dev")]), Vec::new())],
+            vec![],
+        ),
+        (
+            Tier::Admin,
+            40,
+            prod(),
+            vec![rule(Pass, everyone(), tcp(80))],
+            vec![],
+        ),
+        (
+            Tier::Admin,
+            50,
+            prod(),
+            vec![rule(Deny, everyone(), tcp(22))],
+            vec![],
+        ),
+        (
+            Tier::Admin,
+            60,
+            all(),
+            vec![],
+            vec![rule(
+                Allow,
+                AdminPeer::Pods {
+                    namespaces: labelled(&[("kubernetes.io/metadata.name", "ns-0")]),
+                    pods: labelled(&[("app.kubernetes.io/name", "app-0")]),
+                },
+                vec![AdminPort::Of(Protocol::Udp, PortMatch::Range(53, 53))],
+            )],
+        ),
+        (
+            Tier::Baseline,
+            10,
+            all(),
+            vec![rule(Allow, of(&[("env", "prod")]), Vec::new())],
+            vec![],
+        ),
+        (
+            Tier::Baseline,
+            20,
+            all(),
+            vec![rule(Deny, everyone(), Vec::new())],
+            vec![],
+        ),
+    ];
+    policies
+        .into_iter()
+        .take(sizes.admin)
+        .enumerate()
+        .map(|(number, (tier, priority, subject, ingress, egress))| {
+            Object::AdminPolicy(Arc::new(AdminPolicy {
+                kind: AdminKind::ClusterNetworkPolicy,
+                name: Arc::from(format!("admin-{number}")),
+                uid: uid(random),
+                generation: 1,
+                tier,
+                priority,
+                subject,
+                ingress,
+                egress,
+                annotations: Default::default(),
+            }))
+        })
+        .collect()
 }
 
 fn pod(number: usize, sizes: &Sizes, random: &mut Random) -> Pod {

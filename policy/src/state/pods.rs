@@ -1,7 +1,8 @@
 //! Pods by UID, as an immutable table: most of the time of a verdict is finding its two pods.
 //!
 //! The hash chooses a page and a place in it, so that a look-up waits for memory twice (the
-//! place and the pod). A change copies one page and the list of pages and shares the rest.
+//! place and the pod). A change copies one page and the list of pages and shares the rest; while nobody shares a page, as when
+//! a cluster is read for the first time, it is changed in place.
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ type Page = Arc<[Option<Slot>]>;
 #[derive(Clone, Debug)]
 pub(crate) struct Pods {
     pages: Arc<[Page]>,
+    /// How many slots of each page are taken.
+    taken: Box<[usize]>,
 }
 
 impl Default for Pods {
@@ -35,6 +38,7 @@ impl Default for Pods {
         let page = Page::from([]);
         Self {
             pages: (0..1 << PAGE_BITS).map(|_| Arc::clone(&page)).collect(),
+            taken: (0..1 << PAGE_BITS).map(|_| 0).collect(),
         }
     }
 }
@@ -59,16 +63,27 @@ impl Pods {
 
     /// Adds a pod or replaces the one with its UID.
     pub(super) fn insert(&mut self, entry: Arc<PodEntry>) {
-        let hash = hash(&entry.uid);
-        if let Some(page) = Arc::make_mut(&mut self.pages).get_mut(hash.page()) {
-            let others = page.iter().flatten();
-            let mut slots: Vec<Slot> = others
-                .filter(|slot| !slot.is(hash, &entry.uid))
-                .cloned()
-                .collect();
-            slots.push(Slot { hash, entry });
-            *page = page_of(slots);
-        }
+        let slot = Slot {
+            hash: hash(&entry.uid),
+            entry,
+        };
+        let number = slot.hash.page();
+        let pages = Arc::make_mut(&mut self.pages);
+        let taken = self.taken.get_mut(number);
+        let (Some(page), Some(taken)) = (pages.get_mut(number), taken) else {
+            return;
+        };
+        let Err(slot) = put_in_place(page, taken, slot) else {
+            return;
+        };
+        let others = page.iter().flatten();
+        let mut slots: Vec<Slot> = others
+            .filter(|other| !other.is(slot.hash, &slot.entry.uid))
+            .cloned()
+            .collect();
+        slots.push(slot);
+        *taken = slots.len();
+        *page = page_of(slots);
     }
 
     pub(super) fn remove(&mut self, uid: &Uid) -> Option<Arc<PodEntry>> {
@@ -76,7 +91,11 @@ impl Pods {
         let removed = Arc::clone(self.get_hashed(hash, uid)?);
         let page = Arc::make_mut(&mut self.pages).get_mut(hash.page())?;
         let others = page.iter().flatten();
-        *page = page_of(others.filter(|slot| !slot.is(hash, uid)).cloned().collect());
+        let others: Vec<Slot> = others.filter(|slot| !slot.is(hash, uid)).cloned().collect();
+        if let Some(taken) = self.taken.get_mut(hash.page()) {
+            *taken = others.len();
+        }
+        *page = page_of(others);
         Some(removed)
     }
 
@@ -86,8 +105,37 @@ impl Pods {
     }
 }
 
+/// Puts a pod into a page that nobody shares and that has room; gives it back otherwise.
+fn put_in_place(page: &mut Page, taken: &mut usize, slot: Slot) -> Result<(), Slot> {
+    let Some(page) = Arc::get_mut(page) else {
+        return Err(slot);
+    };
+    let has_room = taken.saturating_mul(2) < page.len();
+    for place in slot.hash.places(page.len()) {
+        match page.get_mut(place) {
+            Some(Some(held)) if held.is(slot.hash, &slot.entry.uid) => {
+                *held = slot;
+                return Ok(());
+            }
+            Some(Some(_)) => {}
+            Some(free @ None) if has_room => {
+                *free = Some(slot);
+                *taken = taken.saturating_add(1);
+                return Ok(());
+            }
+            Some(None) | None => break,
+        }
+    }
+    Err(slot)
+}
+
+/// A new page, with room for as many pods again if there is little.
 fn page_of(slots: Vec<Slot>) -> Page {
-    let length = slots.len().saturating_mul(2).next_power_of_two();
+    let length = slots
+        .len()
+        .saturating_add(1)
+        .saturating_mul(2)
+        .next_power_of_two();
     if slots.is_empty() {
         return Page::from([]);
     }
