@@ -63,7 +63,7 @@ impl Dns {
             .map(|(number, (namespace, labels))| Arc::new(stand_in(number, namespace, labels)))
             .collect();
         Self {
-            snapshot: with_pods(cluster.snapshot, &servers),
+            snapshot: with_servers(cluster, &servers),
             servers,
             addresses,
             assumed: true,
@@ -245,19 +245,36 @@ fn stand_in(number: usize, namespace: &str, selector: &Selector) -> Pod {
     }
 }
 
-/// The same cluster with some pods more.
-fn with_pods(snapshot: &Snapshot, more: &[Arc<Pod>]) -> Snapshot {
-    let mut by_kind: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
-    let more = more.iter().cloned().map(Object::Pod);
-    for object in snapshot.objects().chain(more) {
-        by_kind.entry(object.key().kind).or_default().push(object);
-    }
+/// The same cluster with these servers and of its pods only those that ask, one for each group of twins: what the answer
+/// depends on.
+fn with_servers(cluster: &Cluster<'_>, servers: &[Arc<Pod>]) -> Snapshot {
+    let snapshot = cluster.snapshot;
+    let asks = |pod: &&&Arc<Pod>| !cluster.isolating(pod, Direction::Egress).is_empty();
+    let clients = cluster.twins().filter_map(|twins| twins.first());
+    let pods = clients
+        .filter(asks)
+        .copied()
+        .chain(servers)
+        .map(|pod| Object::Pod(Arc::clone(pod)));
+    let namespaces = snapshot.namespaces().cloned().map(Object::Namespace);
+    let policies = snapshot.policies().cloned().map(Object::NetworkPolicy);
+    let admin: Vec<Object> = snapshot
+        .admin_policies()
+        .cloned()
+        .map(Object::AdminPolicy)
+        .collect();
     let mut state = State::new();
-    // Pods come last: what selects them is known by then.
-    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Pod) {
-        state.reset(*kind, by_kind.remove(kind).unwrap_or_default());
+    state.reset(Kind::Namespace, namespaces.collect());
+    state.reset(Kind::NetworkPolicy, policies.collect());
+    for kind in [
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        state.reset(kind, admin.clone());
     }
-    state.reset(Kind::Pod, by_kind.remove(&Kind::Pod).unwrap_or_default());
+    // Pods come last: what selects them is known by then.
+    state.reset(Kind::Pod, pods.collect());
     state.set_refused_policies(snapshot.refused_policies());
     state.snapshot()
 }
