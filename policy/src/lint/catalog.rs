@@ -2,10 +2,22 @@
 
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::{
-    np001, np002, np003, np004, np010, np011, np012, np013, np020, np021, np022, np030, np031,
-    np032, np033, np034,
-};
+use super::np001;
+use super::np002;
+use super::np003;
+use super::np004;
+use super::np010;
+use super::np011;
+use super::np012;
+use super::np013;
+use super::np020;
+use super::np021;
+use super::np022;
+use super::np030;
+use super::np031;
+use super::np032;
+use super::np033;
+use super::np034;
 
 /// What a lint is.
 #[derive(Debug)]

@@ -148,7 +148,8 @@ impl Dns {
         let named = namespaces
             .as_ref()
             .is_some_and(|of| of.match_labels.contains_key(NAMESPACE_NAME_LABEL));
-        let labelled = pods.as_ref().is_some_and(|pods| !pods.is_empty());
+        let labels = pods.as_ref().map(|pods| &pods.match_labels);
+        let labelled = labels.is_some_and(|labels| !labels.is_empty());
         let selects = |server: &Arc<Pod>| {
             let namespace = &server.id.namespace;
             pods.as_ref().is_none_or(|of| of.matches(&server.labels))
