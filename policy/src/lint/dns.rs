@@ -177,10 +177,13 @@ impl Dns {
             ),
             ([server], []) => format!("{protocol} {} to {}", port(server, protocol), server.id),
             ([server, others @ ..], addresses) => format!(
-                "{protocol} {} to {} or the {} other DNS servers",
+                "{protocol} {} to {} or {}",
                 port(server, protocol),
                 server.id,
-                others.len() + addresses.len()
+                match others.len() + addresses.len() {
+                    1 => "the other DNS server".to_owned(),
+                    number => format!("one of the {number} other DNS servers"),
+                }
             ),
             ([], [address, ..]) => format!("{protocol} {PORT} to {address}"),
             ([], []) => format!("{protocol} {PORT}"),
