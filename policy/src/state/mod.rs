@@ -26,7 +26,7 @@ use groups::{GroupKey, Groups, Scope};
 use policies::Policies;
 pub(crate) use refused::RefusedPolicies;
 pub use snapshot::Snapshot;
-pub(crate) use snapshot::{NAMESPACE_NAME_LABEL, Store};
+pub(crate) use snapshot::Store;
 
 /// Whether a verb changed anything that a verdict can depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
