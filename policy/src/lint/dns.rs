@@ -250,8 +250,8 @@ fn stand_in(number: usize, namespace: &str, selector: &Selector) -> Pod {
     }
 }
 
-/// The same cluster with these servers and of its pods only those that ask, one for each group of twins: what the answer
-/// depends on.
+/// The same cluster with these servers and only what the egress of the pods that ask depends on: one pod for each group of
+/// twins, and the policies that isolate for egress.
 fn with_servers(cluster: &Cluster<'_>, servers: &[Arc<Pod>]) -> Snapshot {
     let snapshot = cluster.snapshot;
     let asks = |pod: &&&Arc<Pod>| !cluster.isolating(pod, Direction::Egress).is_empty();
@@ -262,7 +262,11 @@ fn with_servers(cluster: &Cluster<'_>, servers: &[Arc<Pod>]) -> Snapshot {
         .chain(servers)
         .map(|pod| Object::Pod(Arc::clone(pod)));
     let namespaces = snapshot.namespaces().cloned().map(Object::Namespace);
-    let policies = snapshot.policies().cloned().map(Object::NetworkPolicy);
+    let policies = snapshot
+        .policies()
+        .filter(|policy| policy.isolates_egress)
+        .cloned()
+        .map(Object::NetworkPolicy);
     let admin: Vec<Object> = snapshot
         .admin_policies()
         .cloned()
