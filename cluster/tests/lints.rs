@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use libtest_mimic::{Arguments, Failed, Trial};
 use polproof_policy::lint::{self, Input, LINTS, Options, Refused};
+use polproof_policy::model::{Labels, Selector};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -16,6 +19,53 @@ struct Case {
     #[expect(dead_code, reason = "for readers")]
     why: String,
     findings: Vec<Expected>,
+    #[serde(default)]
+    options: Given,
+    /// The first line of the audit.
+    summary: Option<String>,
+    /// How far the namespaces are covered, as `-o json` has it.
+    namespaces: Option<serde_json::Value>,
+}
+
+/// Options that are not the usual ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Given {
+    exempt_namespaces: Vec<String>,
+    dns: Vec<Dns>,
+    dns_addresses: Vec<IpAddr>,
+    metadata_addresses: Vec<IpAddr>,
+    pod_cidrs: Vec<IpNet>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dns {
+    namespace: String,
+    labels: Labels,
+}
+
+impl Given {
+    fn options(&self) -> Options {
+        let mut options = Options {
+            exempt_namespaces: self.exempt_namespaces.clone(),
+            dns_addresses: self.dns_addresses.clone(),
+            metadata_addresses: self.metadata_addresses.clone(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            ..Options::default()
+        };
+        if !self.dns.is_empty() {
+            let selector = |dns: &Dns| Selector {
+                match_labels: dns.labels.clone(),
+                match_expressions: Vec::new(),
+            };
+            let dns = self.dns.iter();
+            options.dns = dns
+                .map(|dns| (dns.namespace.clone(), selector(dns)))
+                .collect();
+        }
+        options
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,7 +123,18 @@ fn run(path: &Path) -> Result<(), String> {
         snapshot: &view.snapshot,
         refused: &refused,
     };
-    let audit = lint::audit(input, &Options::default());
+    let audit = lint::audit(input, &case.options.options());
+    let summary = audit.summary.to_string();
+    if case.summary.is_some_and(|expected| expected != summary) {
+        return Err(format!("the summary is {summary:?}"));
+    }
+    let namespaces = serde_json::to_value(&audit.namespaces).map_err(|error| error.to_string())?;
+    if case
+        .namespaces
+        .is_some_and(|expected| expected != namespaces)
+    {
+        return Err(format!("the namespaces are {namespaces:#}"));
+    }
     let found: Vec<_> = audit
         .findings
         .iter()

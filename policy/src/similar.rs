@@ -97,17 +97,14 @@ impl NearMiss {
 }
 
 /// The nearest miss of the `matchLabels` of a selector among the label sets in question.
-pub(crate) fn near_miss<'v, I>(selector: &Selector, among: I) -> Option<NearMiss>
-where
-    I: IntoIterator<Item = &'v Vocabulary> + Clone,
-{
+pub(crate) fn near_miss(selector: &Selector, among: &[&Vocabulary]) -> Option<NearMiss> {
     let pairs = selector.match_labels.iter();
-    let absent = pairs.filter(|(key, value)| !among.clone().into_iter().any(|v| v.has(key, value)));
+    let absent = pairs.filter(|(key, value)| !among.iter().any(|of| of.has(key, value)));
     let misses = absent.flat_map(|(key, value)| {
         // Namespaces have much in common: a set tests each word once.
         let mut values: BTreeSet<&Arc<str>> = BTreeSet::new();
         let mut keys: BTreeSet<&Arc<str>> = BTreeSet::new();
-        for vocabulary in among.clone() {
+        for vocabulary in among {
             values.extend(vocabulary.values.get(key).into_iter().flatten());
             keys.extend(vocabulary.keys.get(value).into_iter().flatten());
         }
@@ -145,8 +142,8 @@ mod tests {
             match_labels: labels(wanted),
             match_expressions: Vec::new(),
         };
-        let vocabulary = [Vocabulary::of(&sets)];
-        near_miss(&selector, &vocabulary).map(|miss| miss.suggestion())
+        let vocabulary = Vocabulary::of(&sets);
+        near_miss(&selector, &[&vocabulary]).map(|miss| miss.suggestion())
     }
 
     #[test]

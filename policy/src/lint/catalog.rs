@@ -2,30 +2,10 @@
 
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::np040;
-use super::np041;
-use super::np042;
-use super::np043;
-use super::np050;
-use super::np051;
-use super::np052;
-use super::np060;
-use super::np061;
-use super::np062;
-use super::np070;
-use super::np071;
-use super::np080;
-use super::np081;
-use super::np091;
-use super::np092;
-use super::np100;
-use super::np101;
-use super::np110;
-use super::np111;
-use super::np900;
 use super::{
     np001, np002, np003, np004, np010, np011, np012, np013, np020, np021, np022, np030, np031,
-    np032, np033, np034,
+    np032, np033, np034, np040, np041, np042, np043, np050, np051, np052, np060, np061, np062,
+    np070, np071, np080, np081, np091, np092, np100, np101, np110, np111, np900,
 };
 
 /// What a lint is.

@@ -1,15 +1,15 @@
 //! A cluster sorted for the lints.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::classes::Classes;
 use super::dns::Dns;
 use super::finding::{Posture, Summary};
-use super::matching::{Matched, Matching, Namespaces};
-use super::rules::{RuleAt, is_default_deny, rules};
+use super::matching::{Matching, Namespaces};
+use super::rules::{DIRECTIONS, RuleAt, is_default_deny, rules};
 use super::{Input, Options, Refused};
 use crate::evaluate::{End, Endpoint, Isolation, Query, isolation_of};
 use crate::model::{
@@ -38,10 +38,8 @@ pub(crate) struct Cluster<'a> {
     /// Every namespace that there is: by its object, a living pod or a policy.
     pub(crate) namespaces: BTreeSet<Arc<str>>,
     matching: Matching<'a>,
-    /// Living pods that the same policies select.
-    alike: Vec<Vec<&'a Arc<Pod>>>,
-    /// Which of `alike` a policy selects.
-    selected: HashMap<NamespacedName, Vec<usize>>,
+    /// The policies that select a living pod.
+    selecting: BTreeSet<&'a NamespacedName>,
     twins: OnceCell<Vec<Vec<&'a Arc<Pod>>>>,
     dns: OnceCell<Dns>,
 }
@@ -89,7 +87,6 @@ impl<'a> Cluster<'a> {
             .chain(policies.keys())
             .cloned()
             .collect();
-        let (alike, selected) = selections(snapshot, &all);
         Self {
             classes: OnceCell::new(),
             snapshot,
@@ -98,10 +95,9 @@ impl<'a> Cluster<'a> {
             governed,
             living,
             policies,
+            selecting: selecting(snapshot, &all),
             matching: Matching::new(snapshot, namespaces.iter().cloned(), all),
             namespaces,
-            alike,
-            selected,
             twins: OnceCell::new(),
             dns: OnceCell::new(),
         }
@@ -186,19 +182,15 @@ impl<'a> Cluster<'a> {
         isolation(self.snapshot, pod, direction).map_or(&[], |isolation| &isolation.policies)
     }
 
-    /// The living pods that a policy selects, hostNetwork ones included; in no order to rely on but always the same.
-    pub(crate) fn selected(&self, policy: &NetworkPolicy) -> impl Iterator<Item = &'a Arc<Pod>> {
-        let groups = self.selected.get(&policy.id).into_iter().flatten();
-        groups
-            .filter_map(|group| self.alike.get(*group))
-            .flatten()
-            .copied()
+    /// Whether a policy selects a living pod, be it on the host network.
+    pub(super) fn selects_some(&self, policy: &NetworkPolicy) -> bool {
+        self.selecting.contains(&policy.id)
     }
 
-    /// The living pods that a peer of a policy in `namespace` selects, hostNetwork ones included, by namespace and name;
-    /// none for an ipBlock.
-    pub(crate) fn matching(&self, peer: &Peer, namespace: &Arc<str>) -> Matched<'a> {
-        self.matching.peer(peer, namespace)
+    /// The first living pod, hostNetwork ones included, by namespace and name, that a peer of a policy in `namespace`
+    /// selects; none for an ipBlock.
+    pub(super) fn first_of(&self, peer: &Peer, namespace: &Arc<str>) -> Option<&'a Arc<Pod>> {
+        self.matching.first(peer, namespace)
     }
 
     /// The namespaces that a selector selects, by name.
@@ -295,36 +287,21 @@ fn isolation<'s>(snapshot: &'s Snapshot, pod: &Pod, direction: Direction) -> Opt
     }
 }
 
-type Selections<'a> = (Vec<Vec<&'a Arc<Pod>>>, HashMap<NamespacedName, Vec<usize>>);
-
-/// Pods that the same policies select, and which of these groups each policy selects. Each policy has an effective
-/// type, so those that isolate a pod in one direction or the other are those that select it.
-fn selections<'a>(snapshot: &'a Snapshot, pods: &[&'a Arc<Pod>]) -> Selections<'a> {
-    let mut alike: Vec<Vec<&Arc<Pod>>> = Vec::new();
-    let mut numbers: HashMap<(*const Isolation, *const Isolation), usize> = HashMap::new();
-    let mut selected: HashMap<NamespacedName, Vec<usize>> = HashMap::new();
-    for pod in pods.iter().copied() {
-        let of = |direction| isolation(snapshot, pod, direction);
-        let (Some(ingress), Some(egress)) = (of(Direction::Ingress), of(Direction::Egress)) else {
-            continue;
-        };
-        // Pods that the same policies isolate share what isolates them.
-        let key = (std::ptr::from_ref(ingress), std::ptr::from_ref(egress));
-        let number = *numbers.entry(key).or_insert_with(|| {
-            let number = alike.len();
-            alike.push(Vec::new());
-            let policies = ingress.policies.iter().chain(&egress.policies);
-            for policy in policies {
-                let groups = selected.entry(policy.id.clone()).or_default();
-                if groups.last() != Some(&number) {
-                    groups.push(number);
-                }
+/// The policies that select one of these pods. Each policy has an effective type, so those that isolate a pod in one
+/// direction or the other are those that select it.
+fn selecting<'a>(snapshot: &'a Snapshot, pods: &[&'a Arc<Pod>]) -> BTreeSet<&'a NamespacedName> {
+    let mut seen: HashSet<*const Isolation> = HashSet::new();
+    let mut selecting = BTreeSet::new();
+    for pod in pods {
+        let isolations = DIRECTIONS
+            .into_iter()
+            .filter_map(|direction| isolation(snapshot, pod, direction));
+        for isolation in isolations {
+            // Pods that the same policies isolate share what isolates them.
+            if seen.insert(std::ptr::from_ref(isolation)) {
+                selecting.extend(isolation.policies.iter().map(|policy| &policy.id));
             }
-            number
-        });
-        if let Some(group) = alike.get_mut(number) {
-            group.push(pod);
         }
     }
-    (alike, selected)
+    selecting
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::cluster::{Cluster, address};
+use super::matching::NAMESPACE_NAME;
 use crate::evaluate::{Endpoint, Expectation, Query};
 use crate::model::{
     ContainerPort, Direction, Family, Kind, Labels, NamespacedName, NetworkPolicy, Object, Peer,
     Pod, Protocol, Requirement, Selector, Uid,
 };
-use crate::state::{NAMESPACE_NAME_LABEL, Snapshot, State};
+use crate::state::{Snapshot, State};
 
 const PORT: u16 = 53;
 
@@ -63,7 +64,7 @@ impl Dns {
             .map(|(number, (namespace, labels))| Arc::new(stand_in(number, namespace, labels)))
             .collect();
         Self {
-            snapshot: with_pods(cluster.snapshot, &servers),
+            snapshot: with_servers(cluster, &servers),
             servers,
             addresses,
             assumed: true,
@@ -133,7 +134,7 @@ impl Dns {
     /// Whether a namespace selector names the namespace of an assumed server: it is then no mistake that the input lacks it.
     pub(super) fn assumes_namespace(&self, selector: &Selector) -> bool {
         self.assumed
-            && selector.match_labels.contains_key(NAMESPACE_NAME_LABEL)
+            && selector.match_labels.contains_key(NAMESPACE_NAME)
             && self.servers.iter().any(|server| {
                 let labels = self.snapshot.namespace_labels(&server.id.namespace);
                 selector.matches(&labels)
@@ -147,8 +148,9 @@ impl Dns {
         };
         let named = namespaces
             .as_ref()
-            .is_some_and(|of| of.match_labels.contains_key(NAMESPACE_NAME_LABEL));
-        let labelled = pods.as_ref().is_some_and(|pods| !pods.is_empty());
+            .is_some_and(|of| of.match_labels.contains_key(NAMESPACE_NAME));
+        let labels = pods.as_ref().map(|pods| &pods.match_labels);
+        let labelled = labels.is_some_and(|labels| !labels.is_empty());
         let selects = |server: &Arc<Pod>| {
             let namespace = &server.id.namespace;
             pods.as_ref().is_none_or(|of| of.matches(&server.labels))
@@ -176,10 +178,13 @@ impl Dns {
             ),
             ([server], []) => format!("{protocol} {} to {}", port(server, protocol), server.id),
             ([server, others @ ..], addresses) => format!(
-                "{protocol} {} to {} or the {} other DNS servers",
+                "{protocol} {} to {} or {}",
                 port(server, protocol),
                 server.id,
-                others.len() + addresses.len()
+                match others.len() + addresses.len() {
+                    1 => "the other DNS server".to_owned(),
+                    number => format!("one of the {number} other DNS servers"),
+                }
             ),
             ([], [address, ..]) => format!("{protocol} {PORT} to {address}"),
             ([], []) => format!("{protocol} {PORT}"),
@@ -245,19 +250,40 @@ fn stand_in(number: usize, namespace: &str, selector: &Selector) -> Pod {
     }
 }
 
-/// The same cluster with some pods more.
-fn with_pods(snapshot: &Snapshot, more: &[Arc<Pod>]) -> Snapshot {
-    let mut by_kind: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
-    let more = more.iter().cloned().map(Object::Pod);
-    for object in snapshot.objects().chain(more) {
-        by_kind.entry(object.key().kind).or_default().push(object);
-    }
+/// The same cluster with these servers and only what the egress of the pods that ask depends on: one pod for each group of
+/// twins, and the policies that isolate for egress.
+fn with_servers(cluster: &Cluster<'_>, servers: &[Arc<Pod>]) -> Snapshot {
+    let snapshot = cluster.snapshot;
+    let asks = |pod: &&&Arc<Pod>| !cluster.isolating(pod, Direction::Egress).is_empty();
+    let clients = cluster.twins().filter_map(|twins| twins.first());
+    let pods = clients
+        .filter(asks)
+        .copied()
+        .chain(servers)
+        .map(|pod| Object::Pod(Arc::clone(pod)));
+    let namespaces = snapshot.namespaces().cloned().map(Object::Namespace);
+    let policies = snapshot
+        .policies()
+        .filter(|policy| policy.isolates_egress)
+        .cloned()
+        .map(Object::NetworkPolicy);
+    let admin: Vec<Object> = snapshot
+        .admin_policies()
+        .cloned()
+        .map(Object::AdminPolicy)
+        .collect();
     let mut state = State::new();
-    // Pods come last: what selects them is known by then.
-    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Pod) {
-        state.reset(*kind, by_kind.remove(kind).unwrap_or_default());
+    state.reset(Kind::Namespace, namespaces.collect());
+    state.reset(Kind::NetworkPolicy, policies.collect());
+    for kind in [
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        state.reset(kind, admin.clone());
     }
-    state.reset(Kind::Pod, by_kind.remove(&Kind::Pod).unwrap_or_default());
+    // Pods come last: what selects them is known by then.
+    state.reset(Kind::Pod, pods.collect());
     state.set_refused_policies(snapshot.refused_policies());
     state.snapshot()
 }

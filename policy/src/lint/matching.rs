@@ -1,4 +1,5 @@
-//! Which pods and namespaces a selector means. Each distinct selector is answered once.
+//! Whether selectors find pods and namespaces. Each distinct selector is answered once, and by the first pod that it finds:
+//! a list of all would be as long as the cluster for each.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -9,11 +10,11 @@ use crate::model::{Labels, Peer, Pod, Selector};
 use crate::similar::{NearMiss, Vocabulary, near_miss};
 use crate::state::Snapshot;
 
+/// The label that every namespace has.
+pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
 /// Namespaces by name.
 pub(crate) type Namespaces = Rc<[Arc<str>]>;
-
-/// Pods by namespace and name.
-pub(crate) type Matched<'a> = Rc<[&'a Arc<Pod>]>;
 
 type Pair = (Arc<str>, Arc<str>);
 
@@ -27,10 +28,13 @@ pub(super) struct Matching<'a> {
     by_pair: HashMap<Pair, Vec<usize>>,
     labels: BTreeMap<Arc<str>, Labels>,
     namespaces: RefCell<HashMap<Selector, Namespaces>>,
-    matched: RefCell<HashMap<(Scope, Selector), Matched<'a>>>,
+    first: RefCell<HashMap<Wanted, Option<&'a Arc<Pod>>>>,
     pod_words: RefCell<HashMap<Arc<str>, Rc<Vocabulary>>>,
     namespace_words: RefCell<Option<Rc<Vocabulary>>>,
 }
+
+/// A selector of pods in some namespaces.
+type Wanted = (Scope, Selector);
 
 #[derive(PartialEq, Eq, Hash)]
 enum Scope {
@@ -68,7 +72,7 @@ impl<'a> Matching<'a> {
             places,
             by_pair,
             namespaces: RefCell::default(),
-            matched: RefCell::default(),
+            first: RefCell::default(),
             pod_words: RefCell::default(),
             namespace_words: RefCell::default(),
         }
@@ -95,29 +99,28 @@ impl<'a> Matching<'a> {
         found
     }
 
-    /// The living pods that a peer of a policy in `namespace` selects; none for an ipBlock.
-    pub(super) fn peer(&self, peer: &Peer, namespace: &Arc<str>) -> Matched<'a> {
+    /// The first living pod, by namespace and name, that a peer of a policy in `namespace` selects; none for an ipBlock.
+    pub(super) fn first(&self, peer: &Peer, namespace: &Arc<str>) -> Option<&'a Arc<Pod>> {
         let Peer::Pods { namespaces, pods } = peer else {
-            return Rc::from([]);
+            return None;
         };
         let scope = match namespaces {
             None => Scope::One(Arc::clone(namespace)),
             Some(selector) => Scope::Selected(selector.clone()),
         };
         let key = (scope, pods.clone().unwrap_or_default());
-        if let Some(known) = self.matched.borrow().get(&key) {
-            return Rc::clone(known);
+        if let Some(known) = self.first.borrow().get(&key) {
+            return *known;
         }
         let found = match &key.0 {
             Scope::One(namespace) => self.search(std::slice::from_ref(namespace), &key.1),
             Scope::Selected(namespaces) => self.search(&self.namespaces(namespaces), &key.1),
         };
-        let mut known = self.matched.borrow_mut();
-        known.insert(key, Rc::clone(&found));
+        self.first.borrow_mut().insert(key, found);
         found
     }
 
-    fn search(&self, namespaces: &[Arc<str>], selector: &Selector) -> Matched<'a> {
+    fn search(&self, namespaces: &[Arc<str>], selector: &Selector) -> Option<&'a Arc<Pod>> {
         let in_namespaces: usize = namespaces
             .iter()
             .map(|of| self.in_namespace(of).len())
@@ -131,19 +134,18 @@ impl<'a> Matching<'a> {
             })
             .min_by_key(|with| with.len())
             .filter(|with| with.len() < in_namespaces);
+        let selected = |pod: &&'a Arc<Pod>| selector.matches(&pod.labels);
         match rarest {
             Some(with) => with
                 .iter()
                 .filter_map(|place| self.pods.get(*place).copied())
                 .filter(|pod| namespaces.binary_search(&pod.id.namespace).is_ok())
-                .filter(|pod| selector.matches(&pod.labels))
-                .collect(),
+                .find(selected),
             None => namespaces
                 .iter()
                 .flat_map(|namespace| self.in_namespace(namespace))
                 .copied()
-                .filter(|pod| selector.matches(&pod.labels))
-                .collect(),
+                .find(selected),
         }
     }
 
@@ -157,7 +159,8 @@ impl<'a> Matching<'a> {
             return None;
         }
         let words: Vec<Rc<Vocabulary>> = namespaces.iter().map(|of| self.pod_words(of)).collect();
-        near_miss(selector, words.iter().map(|words| &**words))
+        let words: Vec<&Vocabulary> = words.iter().map(|words| &**words).collect();
+        near_miss(selector, &words)
     }
 
     fn pod_words(&self, namespace: &Arc<str>) -> Rc<Vocabulary> {
@@ -173,6 +176,6 @@ impl<'a> Matching<'a> {
     pub(super) fn namespace_near_miss(&self, selector: &Selector) -> Option<NearMiss> {
         let mut known = self.namespace_words.borrow_mut();
         let words = known.get_or_insert_with(|| Rc::new(Vocabulary::of(self.labels.values())));
-        near_miss(selector, [&**words])
+        near_miss(selector, &[&**words])
     }
 }

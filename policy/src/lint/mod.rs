@@ -123,12 +123,23 @@ impl Default for Options {
 
 /// Looks at a cluster with every lint. Findings come ordered by lint, then subject.
 pub fn audit(input: Input<'_>, options: &Options) -> Audit {
+    audit_with(input, options, |_| ())
+}
+
+/// As [`audit`], and tells which lint starts, for progress and measurements; `None` when all have been asked.
+pub fn audit_with(
+    input: Input<'_>,
+    options: &Options,
+    mut starts: impl FnMut(Option<&'static Lint>),
+) -> Audit {
     let cluster = Cluster::new(input, options);
     let mut findings = Findings::default();
     for lint in LINTS {
+        starts(Some(lint));
         findings.of(lint);
         (lint.check)(&cluster, &mut findings);
     }
+    starts(None);
     Audit {
         summary: cluster.summary(),
         namespaces: cluster.posture(),

@@ -33,8 +33,8 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
             &**namespace,
             (Kind::Namespace, NamespacedName::new("", namespace.clone())),
             format!(
-                "namespace {namespace} has no NetworkPolicy: {} may talk to everybody, and everybody to {}",
-                count(pods.len(), "its only pod", "pods"),
+                "namespace {namespace} has no NetworkPolicy: its {} may talk to everybody, and everybody to {}",
+                count(pods.len(), "only pod", "pods"),
                 if pods.len() == 1 { "it" } else { "them" }
             ),
         );

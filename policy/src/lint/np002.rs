@@ -3,7 +3,6 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::rules::count;
 use crate::model::{Direction, Kind, NamespacedName};
 
 pub(super) const LINT: Lint = Lint {
@@ -32,17 +31,14 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
 pub(super) fn report(cluster: &Cluster<'_>, direction: Direction, findings: &mut Findings) {
     for (namespace, pods) in cluster.without_default_deny(direction) {
         let open = cluster.not_isolated(pods, direction).count();
-        let can = match direction {
-            Direction::Ingress => "accept connections from everybody",
-            Direction::Egress => "may connect to everybody",
+        let which = match pods.len() {
+            1 => "its only pod".to_owned(),
+            number => format!("{open} of its {number} pods"),
         };
-        let so = if open == 0 {
-            format!(
-                "a new pod that no policy selects will {}",
-                can.trim_start_matches("may ")
-            )
-        } else {
-            format!("{open} of its {} {can}", count(pods.len(), "1 pod", "pods"))
+        let so = match (open, direction) {
+            (0, _) => "nothing will isolate a new pod that no other policy selects".to_owned(),
+            (_, Direction::Ingress) => format!("everybody may connect to {which}"),
+            (_, Direction::Egress) => format!("{which} may connect to everybody"),
         };
         findings.add(
             &**namespace,

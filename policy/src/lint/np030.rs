@@ -17,7 +17,7 @@ pub(super) const LINT: Lint = Lint {
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     for policy in cluster.all_policies() {
-        if cluster.selected(policy).next().is_some() {
+        if cluster.selects_some(policy) {
             continue;
         }
         let namespace = &policy.id.namespace;

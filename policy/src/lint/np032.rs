@@ -5,9 +5,9 @@ use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
 use std::sync::Arc;
 
+use super::matching::NAMESPACE_NAME;
 use super::peers::{Means, Selection};
 use crate::model::Selector;
-use crate::state::NAMESPACE_NAME_LABEL;
 
 pub(super) const LINT: Lint = Lint {
     id: "NP032",
@@ -57,7 +57,7 @@ fn suggestion(cluster: &Cluster<'_>, selector: &Selector) -> Option<String> {
                 .any(|assumed| assumed == *name)
     };
     match selector.match_labels.values().find(named) {
-        Some(name) => Some(format!("{NAMESPACE_NAME_LABEL}={name}")),
+        Some(name) => Some(format!("{NAMESPACE_NAME}={name}")),
         None => Some(cluster.namespace_near_miss(selector)?.suggestion()),
     }
 }

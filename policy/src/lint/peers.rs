@@ -44,7 +44,7 @@ impl<'p> Selection<'p> {
             means,
             among,
         };
-        if !cluster.matching(peer, own).is_empty() || cluster.dns().assumes(peer, own) {
+        if cluster.first_of(peer, own).is_some() || cluster.dns().assumes(peer, own) {
             return Some(of(Means::Something, Vec::new()));
         }
         Some(match namespaces {
@@ -63,7 +63,7 @@ impl<'p> Selection<'p> {
                     namespaces: Some(Selector::default()),
                     pods: pods.clone(),
                 };
-                match cluster.matching(&anywhere, own).first() {
+                match cluster.first_of(&anywhere, own) {
                     Some(pod) => of(Means::Elsewhere(Arc::clone(&pod.id.namespace)), Vec::new()),
                     None => of(Means::NoPod, vec![Arc::clone(own)]),
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Direction, NetworkPolicy, Peer, PolicyPort, Rule, Selector};
+use crate::model::{Direction, NetworkPolicy, Peer, Rule, Selector};
 
 /// Both directions, in the order of the API.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -83,11 +83,6 @@ impl<'a> RuleAt<'a> {
         self.rule.peers.iter().enumerate()
     }
 
-    /// The port items with their indices.
-    pub(super) fn ports(&self) -> impl Iterator<Item = (usize, &'a PolicyPort)> + use<'a> {
-        self.rule.ports.iter().enumerate()
-    }
-
     /// `ingress[0]`: where to look in the policy.
     pub(super) fn place(&self) -> String {
         format!("{}[{}]", self.direction, self.index)
@@ -106,11 +101,6 @@ impl<'a> RuleAt<'a> {
     /// `ns/policy:ingress[0].from[1]`.
     pub(super) fn peer_subject(&self, peer: usize) -> String {
         format!("{}:{}", self.policy.id, self.peer_place(peer))
-    }
-
-    /// `ns/policy:ingress[0].ports[1]`.
-    pub(super) fn port_subject(&self, port: usize) -> String {
-        format!("{}.ports[{port}]", self.subject())
     }
 }
 

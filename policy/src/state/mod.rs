@@ -29,7 +29,7 @@ use policies::Policies;
 pub(crate) use refused::RefusedPolicies;
 pub use snapshot::Snapshot;
 use stale::Stale;
-pub(crate) use store::{NAMESPACE_NAME_LABEL, Store};
+pub(crate) use store::Store;
 
 /// Whether a verb changed anything that a verdict can depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
