@@ -65,10 +65,17 @@ impl Bits {
         let word = self.0.get(class as usize / 64);
         word.is_some_and(|word| word & (1 << (class % 64)) != 0)
     }
+
+    /// Whether it may have a class from `first` to `last`; those of one namespace lie together.
+    fn may_have(&self, first: ClassId, last: ClassId) -> bool {
+        let words = self.0.get(first as usize / 64..=last as usize / 64);
+        words.is_none_or(|words| words.iter().any(|word| *word != 0))
+    }
 }
 
 /// Whom a policy may let in (or out to) in one direction, whatever the port: never fewer than it does.
-struct Admits {
+struct Admits<'a> {
+    rules: &'a [Rule],
     everybody: bool,
     classes: Bits,
     /// Of these, those of which an ipBlock holds some pod.
@@ -81,11 +88,11 @@ pub(super) struct Reach<'c, 'a> {
     classes: &'c Classes<'a>,
     /// The direction of the verdicts: the other one than that of the rules.
     asked: Direction,
-    admits: Vec<Admits>,
+    admits: Vec<Admits<'a>>,
     /// For each class, which of `admits` isolate it.
     isolating: Vec<Vec<u32>>,
     /// What the admin and baseline tiers may let in.
-    admin: Admits,
+    admin: Admits<'a>,
     /// Namespaces with a policy that was refused: what is denied there is not known.
     refused: BTreeSet<Arc<str>>,
 }
@@ -164,21 +171,27 @@ impl<'c, 'a> Reach<'c, 'a> {
         governed(&mut far);
 
         let mut ports = TupleOf::new(at.rule);
-        for asked in &far {
-            let Some(asked_class) = self.classes.get(*asked) else {
+        let (Some(first), Some(last)) = (near.first(), near.last()) else {
+            return None;
+        };
+        for (asked, class) in far
+            .iter()
+            .filter_map(|id| Some((*id, self.classes.get(*id)?)))
+        {
+            if !self.may_admit_some(asked, class, *first, *last) {
                 continue;
-            };
-            for peer in &near {
-                let how = self.may_admit(*asked, *peer, asked_class);
-                let (Some(peer_class), true) = (self.classes.get(*peer), how != May::Not) else {
-                    continue;
-                };
+            }
+            for (peer, peer_class) in near
+                .iter()
+                .filter_map(|id| Some((*id, self.classes.get(*id)?)))
+            {
                 let destination = match self.asked {
-                    Direction::Ingress => asked_class,
+                    Direction::Ingress => class,
                     Direction::Egress => peer_class,
                 };
                 let tuples = ports.at(destination);
-                if !tuples.is_empty() && !self.all_denied(asked_class, peer_class, how, tuples) {
+                let how = self.may_admit(asked, class, peer, tuples);
+                if how != May::Not && !self.all_denied(class, peer_class, how, tuples) {
                     return None;
                 }
             }
@@ -186,25 +199,64 @@ impl<'c, 'a> Reach<'c, 'a> {
         self.first(&near, &far, &mut ports)
     }
 
-    /// Whether a pod of `asked` may let in (out to) one of `peer`, as far as policies' peers tell.
-    fn may_admit(&self, asked: ClassId, peer: ClassId, class: &Class<'a>) -> May {
-        let isolating = self.isolating.get(asked as usize);
-        let isolating = isolating.map_or(&[][..], Vec::as_slice);
-        let namespace = class.pod().map(|pod| &pod.id.namespace);
-        let mut policies = isolating
-            .iter()
-            .filter_map(|number| self.admits.get(*number as usize))
-            .chain([&self.admin]);
-        if policies.clone().any(|of| of.by_address.contains(peer)) {
+    /// The policies that isolate a class.
+    fn isolating(&self, class: ClassId) -> impl Iterator<Item = &Admits<'a>> + Clone {
+        let numbers = self.isolating.get(class as usize).into_iter().flatten();
+        numbers.filter_map(|number| self.admits.get(*number as usize))
+    }
+
+    /// Whether there is more to a class than its NetworkPolicies that we can read.
+    fn is_open(&self, id: ClassId, class: &Class<'a>) -> bool {
+        self.admin.everybody
+            || self.isolating(id).next().is_none()
+            || class
+                .pod()
+                .is_some_and(|pod| self.refused.contains(&pod.id.namespace))
+    }
+
+    /// Whether a pod of a class may let in (out to) any of the classes from `first` to `last`.
+    fn may_admit_some(
+        &self,
+        id: ClassId,
+        class: &Class<'a>,
+        first: ClassId,
+        last: ClassId,
+    ) -> bool {
+        self.is_open(id, class)
+            || self.isolating(id).chain([&self.admin]).any(|of| {
+                of.everybody
+                    || of.classes.may_have(first, last)
+                    || of.by_address.may_have(first, last)
+            })
+    }
+
+    /// Whether a pod of a class may let in (out to) one of `peer` at one of these ports, as far as policies' text tells.
+    fn may_admit(
+        &self,
+        id: ClassId,
+        class: &Class<'a>,
+        peer: ClassId,
+        tuples: &[(Protocol, u16)],
+    ) -> May {
+        let mut how = if self.is_open(id, class) || self.admin.classes.contains(peer) {
+            May::Alike
+        } else {
+            May::Not
+        };
+        if self.admin.by_address.contains(peer) {
             return May::ByAddress;
         }
-        if isolating.is_empty()
-            || namespace.is_some_and(|of| self.refused.contains(of))
-            || policies.any(|of| of.everybody || of.classes.contains(peer))
-        {
-            return May::Alike;
+        for of in self.isolating(id) {
+            let by_address = of.by_address.contains(peer);
+            let admits = of.everybody || of.classes.contains(peer);
+            if (by_address || (admits && how == May::Not)) && of.at_some_port(tuples) {
+                if by_address {
+                    return May::ByAddress;
+                }
+                how = May::Alike;
+            }
         }
-        May::Not
+        how
     }
 
     /// Whether the engine denies every tuple between pods of two classes. Where addresses make a difference every pod of
@@ -417,16 +469,17 @@ impl Places {
     }
 }
 
-impl Admits {
+impl<'a> Admits<'a> {
     fn none(classes: &Classes<'_>) -> Self {
         Self {
+            rules: &[],
             everybody: false,
             classes: Bits::none(classes.len()),
             by_address: Bits::none(classes.len()),
         }
     }
 
-    fn of_policy<'a>(
+    fn of_policy(
         policy: &'a NetworkPolicy,
         direction: Direction,
         classes: &Classes<'a>,
@@ -437,6 +490,7 @@ impl Admits {
             Direction::Egress => &policy.egress,
         };
         let mut admits = Self::none(classes);
+        admits.rules = rules;
         for rule in rules {
             admits.everybody |= rule.peers.is_empty();
             for peer in &rule.peers {
@@ -455,7 +509,23 @@ impl Admits {
         admits
     }
 
-    fn of_admin_tiers<'a>(
+    /// Whether some rule, whoever its peers are, may be about one of these ports; a name may mean any.
+    fn at_some_port(&self, tuples: &[(Protocol, u16)]) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.ports.is_empty()
+                || rule.ports.iter().any(|item| {
+                    tuples.iter().any(|(protocol, port)| {
+                        item.protocol == *protocol
+                            && match item.port {
+                                PortMatch::Any | PortMatch::Named(_) => true,
+                                PortMatch::Range(first, last) => first <= *port && *port <= last,
+                            }
+                    })
+                })
+        })
+    }
+
+    fn of_admin_tiers(
         cluster: &Cluster<'a>,
         direction: Direction,
         classes: &Classes<'a>,
