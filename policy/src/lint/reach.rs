@@ -4,28 +4,18 @@
 //! the other end. It is asked once a pair of classes, and only where a policy could let the pair in at all: of a rule
 //! "to every pod of the cluster" that everybody denies, nearly nothing is left to ask.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use super::admits::{Admits, Places, UNKNOWN};
 use super::classes::{Class, ClassId, Classes};
 use super::cluster::Cluster;
 use super::place::{RuleAt, isolates};
 use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
-use crate::model::{
-    Action, AdminPeer, AdminRule, ContainerPort, Direction, Family, NetworkPolicy, Peer, Pod,
-    PortMatch, Protocol, Rule,
-};
+use crate::model::{ContainerPort, Direction, Family, Peer, Pod, PortMatch, Protocol, Rule};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// Where a pod without an address stands: only an ipBlock of everything holds it.
-const UNKNOWN: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)),
-];
 
 /// The first address of a pod of a family. Without any address it stands at an unknown one of either family.
 fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
@@ -44,42 +34,6 @@ pub(super) struct Futile<'a> {
     pub(super) port: u16,
     /// The policies that deny this first tuple, by name; none if another tier does.
     pub(super) denied_by: Vec<String>,
-}
-
-/// A set of classes.
-#[derive(Clone)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn none(classes: usize) -> Self {
-        Self(vec![0; classes.div_ceil(64)])
-    }
-
-    fn insert(&mut self, class: ClassId) {
-        if let Some(word) = self.0.get_mut(class as usize / 64) {
-            *word |= 1 << (class % 64);
-        }
-    }
-
-    fn contains(&self, class: ClassId) -> bool {
-        let word = self.0.get(class as usize / 64);
-        word.is_some_and(|word| word & (1 << (class % 64)) != 0)
-    }
-
-    /// Whether it may have a class from `first` to `last`; those of one namespace lie together.
-    fn may_have(&self, first: ClassId, last: ClassId) -> bool {
-        let words = self.0.get(first as usize / 64..=last as usize / 64);
-        words.is_none_or(|words| words.iter().any(|word| *word != 0))
-    }
-}
-
-/// Whom a policy may let in (or out to) in one direction, whatever the port: never fewer than it does.
-struct Admits<'a> {
-    rules: &'a [Rule],
-    everybody: bool,
-    classes: Bits,
-    /// Of these, those of which an ipBlock holds some pod.
-    by_address: Bits,
 }
 
 /// All that is asked about verdicts in one direction.
@@ -434,140 +388,4 @@ fn tuples(rule: &Rule, declared: &[ContainerPort]) -> Vec<(Protocol, u16)> {
         }
     }
     found.into_iter().collect()
-}
-
-/// The addresses of governed pods with their classes.
-struct Places(BTreeMap<IpAddr, Vec<ClassId>>);
-
-impl Places {
-    fn new(classes: &Classes<'_>) -> Self {
-        let mut places: BTreeMap<IpAddr, Vec<ClassId>> = BTreeMap::new();
-        for (id, class) in classes.iter().filter(|(_, class)| class.governed) {
-            for pod in &class.pods {
-                let addresses = if pod.ips.is_empty() {
-                    UNKNOWN.as_slice()
-                } else {
-                    &pod.ips
-                };
-                for ip in addresses {
-                    let at = places.entry(ip.to_canonical()).or_default();
-                    if at.last() != Some(&id) {
-                        at.push(id);
-                    }
-                }
-            }
-        }
-        Self(places)
-    }
-
-    fn within(&self, cidr: &IpNet, except: &[IpNet], mut found: impl FnMut(ClassId)) {
-        for (ip, classes) in self.0.range(cidr.network()..=cidr.broadcast()) {
-            if !except.iter().any(|net| net.contains(ip)) {
-                classes.iter().for_each(|class| found(*class));
-            }
-        }
-    }
-}
-
-impl<'a> Admits<'a> {
-    fn none(classes: &Classes<'_>) -> Self {
-        Self {
-            rules: &[],
-            everybody: false,
-            classes: Bits::none(classes.len()),
-            by_address: Bits::none(classes.len()),
-        }
-    }
-
-    fn of_policy(
-        policy: &'a NetworkPolicy,
-        direction: Direction,
-        classes: &Classes<'a>,
-        places: &Places,
-    ) -> Self {
-        let rules = match direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
-        let mut admits = Self::none(classes);
-        admits.rules = rules;
-        for rule in rules {
-            admits.everybody |= rule.peers.is_empty();
-            for peer in &rule.peers {
-                match peer {
-                    Peer::Pods { .. } => {
-                        for class in classes.of_peer(peer, &policy.id.namespace) {
-                            admits.classes.insert(class);
-                        }
-                    }
-                    Peer::IpBlock { cidr, except } => {
-                        places.within(cidr, except, |class| admits.by_address.insert(class));
-                    }
-                }
-            }
-        }
-        admits
-    }
-
-    /// Whether some rule, whoever its peers are, may be about one of these ports; a name may mean any.
-    fn at_some_port(&self, tuples: &[(Protocol, u16)]) -> bool {
-        self.rules.iter().any(|rule| {
-            rule.ports.is_empty()
-                || rule.ports.iter().any(|item| {
-                    tuples.iter().any(|(protocol, port)| {
-                        item.protocol == *protocol
-                            && match item.port {
-                                PortMatch::Any | PortMatch::Named(_) => true,
-                                PortMatch::Range(first, last) => first <= *port && *port <= last,
-                            }
-                    })
-                })
-        })
-    }
-
-    fn of_admin_tiers(
-        cluster: &Cluster<'a>,
-        direction: Direction,
-        classes: &Classes<'a>,
-        places: &Places,
-    ) -> Self {
-        let mut admits = Self::none(classes);
-        let mut priorities = BTreeSet::new();
-        for policy in cluster.snapshot.admin_policies() {
-            // Two that disagree deny nothing for sure.
-            admits.everybody |= !priorities.insert((policy.tier, policy.priority));
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
-            let allowing = |rule: &&AdminRule| rule.action == Action::Allow;
-            for peer in rules.iter().filter(allowing).flat_map(|rule| &rule.peers) {
-                let selected = match peer {
-                    AdminPeer::Namespaces(namespaces) => classes.of_namespaces(namespaces, None),
-                    AdminPeer::Pods { namespaces, pods } => {
-                        classes.of_namespaces(namespaces, Some(pods))
-                    }
-                    AdminPeer::DomainNames(_) => {
-                        admits.everybody = true;
-                        continue;
-                    }
-                    AdminPeer::Networks(_) | AdminPeer::Nodes(_) | AdminPeer::Unrecognised => {
-                        continue;
-                    }
-                };
-                for class in selected {
-                    admits.classes.insert(class);
-                }
-            }
-            // Whatever the action: what it does to one pod of a class says nothing of the next.
-            for peer in rules.iter().flat_map(|rule| &rule.peers) {
-                if let AdminPeer::Networks(nets) = peer {
-                    for net in nets {
-                        places.within(net, &[], |class| admits.by_address.insert(class));
-                    }
-                }
-            }
-        }
-        admits
-    }
 }
