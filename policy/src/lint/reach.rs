@@ -58,7 +58,7 @@ pub(super) fn each_futile_rule<'a>(
     mut found: impl FnMut(&RuleAt<'a>, Futile<'a>),
 ) {
     let mut reach = None;
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         let selectors_only = |rule: &Rule| {
             let is_selector = |peer: &Peer| matches!(peer, Peer::Pods { .. });
             !rule.peers.is_empty() && rule.peers.iter().all(is_selector)
