@@ -96,7 +96,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Every rule of every policy as written, ineffective ones included.
-    pub(super) fn every_rule(&self) -> impl Iterator<Item = RuleAt<'a>> {
+    pub(super) fn rules(&self) -> impl Iterator<Item = RuleAt<'a>> {
         self.policies.values().flatten().copied().flat_map(rules)
     }
 }

@@ -190,7 +190,7 @@ pub(super) fn each_idle_port<'a>(
     mut found: impl FnMut(&RuleAt<'a>, usize, &PolicyPort, &Declared<'a>, Option<Translation<'a>>),
 ) {
     let translations = Translations::new(cluster);
-    for at in cluster.every_rule().filter(RuleAt::is_effective) {
+    for at in cluster.rules().filter(RuleAt::is_effective) {
         let numeric = |port: &PolicyPort| matches!(port.port, PortMatch::Range(..));
         if !at.rule.ports.iter().any(numeric) {
             continue;

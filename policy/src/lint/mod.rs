@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod admin_samples;
+mod admits;
 mod catalog;
 mod classes;
 mod cluster;

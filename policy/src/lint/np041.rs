@@ -18,7 +18,7 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         let named = |port: &PortMatch| matches!(port, PortMatch::Named(_));
         if !at.rule.ports.iter().any(|port| named(&port.port)) {
             continue;

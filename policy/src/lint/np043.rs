@@ -17,7 +17,7 @@ pub(super) const LINT: Lint = Lint {
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     for at in cluster
-        .every_rule()
+        .rules()
         .filter(|at| at.direction == Direction::Egress)
     {
         let is_53 = |port: &PolicyPort| port.port == PortMatch::Range(53, 53);

@@ -23,7 +23,7 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     let addresses = Ranges::new(pods.flat_map(|pod| pod.ips.iter().copied()), []);
     let of_nodes = cluster.snapshot.nodes().flat_map(|node| &node.pod_cidrs);
     let cidrs = Ranges::new([], of_nodes.chain(&cluster.options.pod_cidrs).copied());
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, peer) in at.peers() {
             let Peer::IpBlock { cidr, except } = peer else {
                 continue;

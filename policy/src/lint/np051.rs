@@ -30,7 +30,7 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
         })
         .collect();
     let addresses = Ranges::new(owners.keys().copied(), []);
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, peer) in at.peers() {
             let Peer::IpBlock { cidr, except } = peer else {
                 continue;

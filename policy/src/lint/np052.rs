@@ -18,7 +18,7 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, peer) in at.peers() {
             let Peer::IpBlock { except, .. } = peer else {
                 continue;

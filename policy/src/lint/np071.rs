@@ -17,7 +17,7 @@ pub(super) const LINT: Lint = Lint {
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     let classes = cluster.classes();
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, peer) in at.peers() {
             let matched = classes.of_peer(peer, &at.policy.id.namespace);
             if matched.is_empty() || matched.iter().any(|class| classes.is_governed(*class)) {

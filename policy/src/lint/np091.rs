@@ -16,7 +16,7 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, port) in at.ports() {
             let PortMatch::Range(first, last) = port.port else {
                 continue;

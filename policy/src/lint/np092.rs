@@ -19,7 +19,7 @@ pub(super) const LINT: Lint = Lint {
 const WIDE: u16 = 10_000;
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         for (index, port) in at.ports() {
             let PortMatch::Range(first, last) = port.port else {
                 continue;

@@ -111,7 +111,7 @@ mod tests {
         };
         let nodes = AdminPeer::Nodes(selector(&[]));
         let hidden = vec![
-            rule(&[all.clone()], &[]),
+            rule(std::slice::from_ref(&all), &[]),
             rule(&[some.clone(), pods], &[tcp(1)]),
             rule(&[some.clone(), nodes], &[]),
         ];

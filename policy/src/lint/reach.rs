@@ -4,28 +4,18 @@
 //! the other end. It is asked once a pair of classes, and only where a policy could let the pair in at all: of a rule
 //! "to every pod of the cluster" that everybody denies, nearly nothing is left to ask.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use super::admits::{Admits, Places, UNKNOWN};
 use super::classes::{Class, ClassId, Classes};
 use super::cluster::Cluster;
 use super::place::{RuleAt, isolates};
 use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
-use crate::model::{
-    Action, AdminPeer, AdminRule, ContainerPort, Direction, Family, NetworkPolicy, Peer, Pod,
-    PortMatch, Protocol, Rule,
-};
+use crate::model::{ContainerPort, Direction, Family, Peer, Pod, PortMatch, Protocol, Rule};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// Where a pod without an address stands: only an ipBlock of everything holds it.
-const UNKNOWN: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)),
-];
 
 /// The first address of a pod of a family. Without any address it stands at an unknown one of either family.
 fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
@@ -46,46 +36,17 @@ pub(super) struct Futile<'a> {
     pub(super) denied_by: Vec<String>,
 }
 
-/// A set of classes.
-#[derive(Clone)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn none(classes: usize) -> Self {
-        Self(vec![0; classes.div_ceil(64)])
-    }
-
-    fn insert(&mut self, class: ClassId) {
-        if let Some(word) = self.0.get_mut(class as usize / 64) {
-            *word |= 1 << (class % 64);
-        }
-    }
-
-    fn contains(&self, class: ClassId) -> bool {
-        let word = self.0.get(class as usize / 64);
-        word.is_some_and(|word| word & (1 << (class % 64)) != 0)
-    }
-}
-
-/// Whom a policy may let in (or out to) in one direction, whatever the port: never fewer than it does.
-struct Admits {
-    everybody: bool,
-    classes: Bits,
-    /// Of these, those of which an ipBlock holds some pod.
-    by_address: Bits,
-}
-
 /// All that is asked about verdicts in one direction.
 pub(super) struct Reach<'c, 'a> {
     cluster: &'c Cluster<'a>,
     classes: &'c Classes<'a>,
     /// The direction of the verdicts: the other one than that of the rules.
     asked: Direction,
-    admits: Vec<Admits>,
+    admits: Vec<Admits<'a>>,
     /// For each class, which of `admits` isolate it.
     isolating: Vec<Vec<u32>>,
     /// What the admin and baseline tiers may let in.
-    admin: Admits,
+    admin: Admits<'a>,
     /// Namespaces with a policy that was refused: what is denied there is not known.
     refused: BTreeSet<Arc<str>>,
 }
@@ -97,7 +58,7 @@ pub(super) fn each_futile_rule<'a>(
     mut found: impl FnMut(&RuleAt<'a>, Futile<'a>),
 ) {
     let mut reach = None;
-    for at in cluster.every_rule() {
+    for at in cluster.rules() {
         let selectors_only = |rule: &Rule| {
             let is_selector = |peer: &Peer| matches!(peer, Peer::Pods { .. });
             !rule.peers.is_empty() && rule.peers.iter().all(is_selector)
@@ -164,21 +125,27 @@ impl<'c, 'a> Reach<'c, 'a> {
         governed(&mut far);
 
         let mut ports = TupleOf::new(at.rule);
-        for asked in &far {
-            let Some(asked_class) = self.classes.get(*asked) else {
+        let (Some(first), Some(last)) = (near.first(), near.last()) else {
+            return None;
+        };
+        for (asked, class) in far
+            .iter()
+            .filter_map(|id| Some((*id, self.classes.get(*id)?)))
+        {
+            if !self.may_admit_some(asked, class, *first, *last) {
                 continue;
-            };
-            for peer in &near {
-                let how = self.may_admit(*asked, *peer, asked_class);
-                let (Some(peer_class), true) = (self.classes.get(*peer), how != May::Not) else {
-                    continue;
-                };
+            }
+            for (peer, peer_class) in near
+                .iter()
+                .filter_map(|id| Some((*id, self.classes.get(*id)?)))
+            {
                 let destination = match self.asked {
-                    Direction::Ingress => asked_class,
+                    Direction::Ingress => class,
                     Direction::Egress => peer_class,
                 };
                 let tuples = ports.at(destination);
-                if !tuples.is_empty() && !self.all_denied(asked_class, peer_class, how, tuples) {
+                let how = self.may_admit(asked, class, peer, tuples);
+                if how != May::Not && !self.all_denied(class, peer_class, how, tuples) {
                     return None;
                 }
             }
@@ -186,25 +153,64 @@ impl<'c, 'a> Reach<'c, 'a> {
         self.first(&near, &far, &mut ports)
     }
 
-    /// Whether a pod of `asked` may let in (out to) one of `peer`, as far as policies' peers tell.
-    fn may_admit(&self, asked: ClassId, peer: ClassId, class: &Class<'a>) -> May {
-        let isolating = self.isolating.get(asked as usize);
-        let isolating = isolating.map_or(&[][..], Vec::as_slice);
-        let namespace = class.pod().map(|pod| &pod.id.namespace);
-        let mut policies = isolating
-            .iter()
-            .filter_map(|number| self.admits.get(*number as usize))
-            .chain([&self.admin]);
-        if policies.clone().any(|of| of.by_address.contains(peer)) {
+    /// The policies that isolate a class.
+    fn isolating(&self, class: ClassId) -> impl Iterator<Item = &Admits<'a>> + Clone {
+        let numbers = self.isolating.get(class as usize).into_iter().flatten();
+        numbers.filter_map(|number| self.admits.get(*number as usize))
+    }
+
+    /// Whether there is more to a class than its NetworkPolicies that we can read.
+    fn is_open(&self, id: ClassId, class: &Class<'a>) -> bool {
+        self.admin.everybody
+            || self.isolating(id).next().is_none()
+            || class
+                .pod()
+                .is_some_and(|pod| self.refused.contains(&pod.id.namespace))
+    }
+
+    /// Whether a pod of a class may let in (out to) any of the classes from `first` to `last`.
+    fn may_admit_some(
+        &self,
+        id: ClassId,
+        class: &Class<'a>,
+        first: ClassId,
+        last: ClassId,
+    ) -> bool {
+        self.is_open(id, class)
+            || self.isolating(id).chain([&self.admin]).any(|of| {
+                of.everybody
+                    || of.classes.may_have(first, last)
+                    || of.by_address.may_have(first, last)
+            })
+    }
+
+    /// Whether a pod of a class may let in (out to) one of `peer` at one of these ports, as far as policies' text tells.
+    fn may_admit(
+        &self,
+        id: ClassId,
+        class: &Class<'a>,
+        peer: ClassId,
+        tuples: &[(Protocol, u16)],
+    ) -> May {
+        let mut how = if self.is_open(id, class) || self.admin.classes.contains(peer) {
+            May::Alike
+        } else {
+            May::Not
+        };
+        if self.admin.by_address.contains(peer) {
             return May::ByAddress;
         }
-        if isolating.is_empty()
-            || namespace.is_some_and(|of| self.refused.contains(of))
-            || policies.any(|of| of.everybody || of.classes.contains(peer))
-        {
-            return May::Alike;
+        for of in self.isolating(id) {
+            let by_address = of.by_address.contains(peer);
+            let admits = of.everybody || of.classes.contains(peer);
+            if (by_address || (admits && how == May::Not)) && of.at_some_port(tuples) {
+                if by_address {
+                    return May::ByAddress;
+                }
+                how = May::Alike;
+            }
         }
-        May::Not
+        how
     }
 
     /// Whether the engine denies every tuple between pods of two classes. Where addresses make a difference every pod of
@@ -382,122 +388,4 @@ fn tuples(rule: &Rule, declared: &[ContainerPort]) -> Vec<(Protocol, u16)> {
         }
     }
     found.into_iter().collect()
-}
-
-/// The addresses of governed pods with their classes.
-struct Places(BTreeMap<IpAddr, Vec<ClassId>>);
-
-impl Places {
-    fn new(classes: &Classes<'_>) -> Self {
-        let mut places: BTreeMap<IpAddr, Vec<ClassId>> = BTreeMap::new();
-        for (id, class) in classes.iter().filter(|(_, class)| class.governed) {
-            for pod in &class.pods {
-                let addresses = if pod.ips.is_empty() {
-                    UNKNOWN.as_slice()
-                } else {
-                    &pod.ips
-                };
-                for ip in addresses {
-                    let at = places.entry(ip.to_canonical()).or_default();
-                    if at.last() != Some(&id) {
-                        at.push(id);
-                    }
-                }
-            }
-        }
-        Self(places)
-    }
-
-    fn within(&self, cidr: &IpNet, except: &[IpNet], mut found: impl FnMut(ClassId)) {
-        for (ip, classes) in self.0.range(cidr.network()..=cidr.broadcast()) {
-            if !except.iter().any(|net| net.contains(ip)) {
-                classes.iter().for_each(|class| found(*class));
-            }
-        }
-    }
-}
-
-impl Admits {
-    fn none(classes: &Classes<'_>) -> Self {
-        Self {
-            everybody: false,
-            classes: Bits::none(classes.len()),
-            by_address: Bits::none(classes.len()),
-        }
-    }
-
-    fn of_policy<'a>(
-        policy: &'a NetworkPolicy,
-        direction: Direction,
-        classes: &Classes<'a>,
-        places: &Places,
-    ) -> Self {
-        let rules = match direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
-        let mut admits = Self::none(classes);
-        for rule in rules {
-            admits.everybody |= rule.peers.is_empty();
-            for peer in &rule.peers {
-                match peer {
-                    Peer::Pods { .. } => {
-                        for class in classes.of_peer(peer, &policy.id.namespace) {
-                            admits.classes.insert(class);
-                        }
-                    }
-                    Peer::IpBlock { cidr, except } => {
-                        places.within(cidr, except, |class| admits.by_address.insert(class));
-                    }
-                }
-            }
-        }
-        admits
-    }
-
-    fn of_admin_tiers<'a>(
-        cluster: &Cluster<'a>,
-        direction: Direction,
-        classes: &Classes<'a>,
-        places: &Places,
-    ) -> Self {
-        let mut admits = Self::none(classes);
-        let mut priorities = BTreeSet::new();
-        for policy in cluster.snapshot.admin_policies() {
-            // Two that disagree deny nothing for sure.
-            admits.everybody |= !priorities.insert((policy.tier, policy.priority));
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
-            let allowing = |rule: &&AdminRule| rule.action == Action::Allow;
-            for peer in rules.iter().filter(allowing).flat_map(|rule| &rule.peers) {
-                let selected = match peer {
-                    AdminPeer::Namespaces(namespaces) => classes.of_namespaces(namespaces, None),
-                    AdminPeer::Pods { namespaces, pods } => {
-                        classes.of_namespaces(namespaces, Some(pods))
-                    }
-                    AdminPeer::DomainNames(_) => {
-                        admits.everybody = true;
-                        continue;
-                    }
-                    AdminPeer::Networks(_) | AdminPeer::Nodes(_) | AdminPeer::Unrecognised => {
-                        continue;
-                    }
-                };
-                for class in selected {
-                    admits.classes.insert(class);
-                }
-            }
-            // Whatever the action: what it does to one pod of a class says nothing of the next.
-            for peer in rules.iter().flat_map(|rule| &rule.peers) {
-                if let AdminPeer::Networks(nets) = peer {
-                    for net in nets {
-                        places.within(net, &[], |class| admits.by_address.insert(class));
-                    }
-                }
-            }
-        }
-        admits
-    }
 }
