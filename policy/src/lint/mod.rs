@@ -6,11 +6,12 @@
 //!
 //! Identifiers and subjects are part of the product's interface. A lint is a file of its own and a line in [`LINTS`].
 
+pub mod suppress;
+
 mod catalog;
 mod cluster;
 mod finding;
 mod np001;
-pub mod suppress;
 
 pub use catalog::{LINTS, Lint, lint};
 pub use finding::{Audit, Finding, Posture, Severity, Summary};
