@@ -120,7 +120,7 @@ impl Page<'_> {
         }
         if of.refused > 0 {
             let refused = format!(
-                "Refused: {} that no API server would take (NP900); what they say is not in force.",
+                "Refused: {} that no API server would take (NP900): nothing of that is in force.",
                 plural(of.refused, "object")
             );
             wrap(&mut text, &refused, 0);

@@ -121,16 +121,15 @@ fn item(group: &Group<'_>) -> Markup {
 
 /// Which pods they are.
 fn names(group: &Group<'_>) -> Markup {
-    let all = group.findings.len();
-    if all < 2 {
+    if group.objects < 2 {
         return Markup::default();
     }
-    let shown = group.findings.iter().take(MOST_NAMES);
-    let shown: Vec<_> = shown.map(|finding| finding.object.name.as_str()).collect();
+    let all = group.names();
+    let shown: Vec<_> = all.iter().copied().take(MOST_NAMES).collect();
     html! {
         p .small {
             (shown.join(", "))
-            @if all > MOST_NAMES { ", and " (all.saturating_sub(MOST_NAMES)) " more (in the JSON output)" }
+            @if all.len() > MOST_NAMES { ", and " (all.len().saturating_sub(MOST_NAMES)) " more (in the JSON output)" }
         }
     }
 }
