@@ -42,13 +42,19 @@ pub(crate) struct Audit {
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Vec<String>,
     /// End with code 1 if there is a finding of this severity or worse
-    #[arg(long, value_enum, default_value = "high", value_name = "SEVERITY")]
+    #[arg(
+        help_heading = "What fails",
+        long,
+        value_enum,
+        default_value = "high",
+        value_name = "SEVERITY"
+    )]
     pub(crate) fail_on: FailOn,
     /// An earlier output of -o json: findings in it are known and do not fail
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "What fails", long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
     /// A YAML list of accepted findings: lint, subject (* stands for any text), reason, until (YYYY-MM-DD, optional)
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "What fails", long, value_name = "FILE")]
     pub(crate) suppressions: Option<PathBuf>,
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
@@ -57,10 +63,11 @@ pub(crate) struct Audit {
     #[arg(long)]
     pub(crate) all: bool,
     /// Only these lints, such as NP001,NP022
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    #[arg(help_heading = "Lints", long, value_name = "ID", value_delimiter = ',')]
     pub(crate) lint: Vec<String>,
     /// All lints but these
     #[arg(
+        help_heading = "Lints",
         long,
         value_name = "ID",
         value_delimiter = ',',
@@ -68,22 +75,27 @@ pub(crate) struct Audit {
     )]
     pub(crate) skip: Vec<String>,
     /// No findings NP001 to NP004 for this namespace (repeatable)
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(help_heading = "Lints", long, value_name = "NAMESPACE")]
     pub(crate) exempt_namespace: Vec<String>,
     /// The DNS servers, instead of kube-system:k8s-app=kube-dns (repeatable; labels joined by commas)
-    #[arg(long, value_name = "NAMESPACE:SELECTOR")]
+    #[arg(help_heading = "Lints", long, value_name = "NAMESPACE:SELECTOR")]
     pub(crate) dns: Vec<String>,
     /// A metadata service beyond 169.254.169.254, 100.100.100.200 and fd00:ec2::254 (repeatable)
-    #[arg(long, value_name = "IP")]
+    #[arg(help_heading = "Lints", long, value_name = "IP")]
     pub(crate) metadata_address: Vec<IpAddr>,
     /// Addresses of pods beyond the podCIDRs of the nodes (repeatable)
-    #[arg(long, value_name = "CIDR")]
+    #[arg(help_heading = "Lints", long, value_name = "CIDR")]
     pub(crate) pod_cidr: Vec<IpNet>,
     /// List the lints: identifier, severity, title, references
-    #[arg(long, conflicts_with_all = ["path", "explain"])]
+    #[arg(help_heading = "Lints", long, conflicts_with_all = ["path", "explain"])]
     pub(crate) list: bool,
     /// Why a lint matters and what to do
-    #[arg(long, value_name = "ID", conflicts_with = "path")]
+    #[arg(
+        help_heading = "Lints",
+        long,
+        value_name = "ID",
+        conflicts_with = "path"
+    )]
     pub(crate) explain: Option<String>,
 }
 

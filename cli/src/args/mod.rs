@@ -175,7 +175,7 @@ pub(crate) enum Command {
     /// What the policies say of a connection, and which rules decide
     Explain(Explain),
     /// What is wrong with the policies of a cluster or a folder of manifests, before anything is enforced
-    Audit(Audit),
+    Audit(Box<Audit>),
     /// Writes the manifests that remedy what audit finds; applies nothing
     Fix(Fix),
     /// Holds the policies against a file of expected connectivity

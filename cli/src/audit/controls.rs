@@ -123,6 +123,8 @@ const DEFINITIONS: [Definition; 6] = [
 
 /// The lint that decides CIS 5.3.2.
 const NO_POLICY: &str = "NP001";
+/// A policy that selects no pod: among policies alone, all of them are such, and it says nothing.
+const SELECTS_NOTHING: &str = "NP030";
 
 /// Assesses each control.
 pub(super) fn assess(report: &Report) -> Vec<Control> {
@@ -208,7 +210,10 @@ fn by_lints(
     let lints: Vec<_> = LINTS.iter().filter(|lint| is_evidence(lint)).collect();
     let of = |id: &Identity| lints.iter().any(|lint| lint.id == id.lint);
     let live = report.findings.iter().filter(|finding| of(&finding.id));
-    let (failing, lower): (Vec<_>, Vec<_>) = live.partition(|finding| finding.severity >= from);
+    let pods = report.counts.of.governed_pods > 0;
+    let (failing, lower): (Vec<_>, Vec<_>) = live.partition(|finding| {
+        finding.severity >= from && (pods || finding.id.lint != SELECTS_NOTHING)
+    });
     let accepted = report.suppressed_findings.iter();
     let exceptions = accepted.filter(|finding| of(&finding.id)).count();
     let left_out: Vec<_> = lints
@@ -225,7 +230,7 @@ fn by_lints(
             left_out.join(", ")
         );
         (Status::NotAssessed, reading)
-    } else if report.counts.of.governed_pods == 0 {
+    } else if !pods {
         let reading = "there are no pods here that policies can govern; audit the cluster, or add its workloads";
         (Status::NotAssessed, reading.to_owned())
     } else {

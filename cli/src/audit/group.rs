@@ -32,63 +32,110 @@ pub(super) struct Group<'a> {
     pub(super) what: String,
     /// Stands for the others.
     pub(super) first: &'a Reported,
+    /// How many pods, or 1.
+    pub(super) objects: usize,
     pub(super) findings: Vec<&'a Reported>,
+}
+
+impl<'a> Group<'a> {
+    /// The names of its pods.
+    pub(super) fn names(&self) -> Vec<&'a str> {
+        let mut names: Vec<_> = self
+            .findings
+            .iter()
+            .map(|of| of.object.name.as_str())
+            .collect();
+        names.dedup();
+        names
+    }
 }
 
 /// Sorts and groups.
 pub(super) fn sections(findings: &[Reported]) -> Vec<Section<'_>> {
-    let mut sorted: BTreeMap<_, BTreeMap<_, Vec<&Reported>>> = BTreeMap::new();
+    let mut sorted: BTreeMap<_, Vec<&Reported>> = BTreeMap::new();
     for finding in findings {
         let section = (Reverse(finding.severity), finding.id.lint.as_str());
-        let groups = sorted.entry(section).or_default();
-        groups.entry(key(finding)).or_default().push(finding);
+        sorted.entry(section).or_default().push(finding);
     }
     sorted
         .into_iter()
-        .map(|((Reverse(severity), lint), groups)| Section {
+        .map(|((Reverse(severity), lint), findings)| Section {
             severity,
             lint,
-            title: groups
-                .values()
-                .flatten()
-                .next()
-                .map_or("", |finding| finding.title),
+            title: findings.first().map_or("", |finding| finding.title),
             about: lint::lint(lint),
-            groups: groups.into_values().filter_map(group).collect(),
+            groups: groups(&findings),
         })
         .collect()
 }
 
-/// What the pods of a workload have in common.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Key<'a> {
+/// What all members of a group have in common.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Common<'a> {
     namespace: &'a str,
-    /// Empty for what is no pod.
+    /// Kind and name; for what is no pod, nothing and the subject.
     workload: (&'a str, &'a str),
-    /// What follows the pod in the subject, such as `:ingress`; the whole subject for what is no pod.
-    rest: &'a str,
     by: Option<&'a str>,
     known: bool,
     reason: Option<&'a str>,
 }
 
-fn key(finding: &Reported) -> Key<'_> {
-    let subject = finding.id.subject.as_str();
-    let pod = finding
-        .workload
-        .as_ref()
-        .and_then(|workload| Some((workload, after_pod(finding)?)));
-    let (workload, rest) = match pod {
-        Some((workload, rest)) => ((&*workload.kind, &*workload.name), rest),
-        None => (("", ""), subject),
-    };
-    Key {
-        namespace: finding.namespace().unwrap_or_default(),
-        workload,
-        rest,
-        by: finding.by,
-        known: finding.known,
-        reason: finding.suppressed.as_ref().map(|of| of.reason.as_str()),
+/// Pods of a workload about which the same is said are one group.
+fn groups<'a>(findings: &[&'a Reported]) -> Vec<Group<'a>> {
+    let mut objects: BTreeMap<(Common<'_>, &str), Vec<(&str, &Reported)>> = BTreeMap::new();
+    for finding in findings {
+        let (workload, rest) = match (&finding.workload, after_pod(finding)) {
+            (Some(workload), Some(rest)) => ((&*workload.kind, &*workload.name), rest),
+            _ => (("", finding.id.subject.as_str()), ""),
+        };
+        let common = Common {
+            namespace: finding.namespace().unwrap_or_default(),
+            workload,
+            by: finding.by,
+            known: finding.known,
+            reason: finding.suppressed.as_ref().map(|of| of.reason.as_str()),
+        };
+        let object = finding.object.name.as_str();
+        objects
+            .entry((common, object))
+            .or_default()
+            .push((rest, finding));
+    }
+    let mut alike: BTreeMap<(Common<'_>, Vec<&str>), Vec<Vec<&Reported>>> = BTreeMap::new();
+    for ((common, _), said) in objects {
+        let (rests, findings) = said.into_iter().unzip();
+        alike.entry((common, rests)).or_default().push(findings);
+    }
+    let named = alike.into_iter().filter_map(|((common, rests), objects)| {
+        let first = *objects.first()?.first()?;
+        let who = match objects.len() {
+            _ if common.workload.0.is_empty() => first.id.subject.clone(),
+            1 => format!("{}/{}", common.namespace, first.object.name),
+            pods => format!(
+                "{} of {} {}/{}",
+                plural(pods, "pod"),
+                common.workload.0,
+                common.namespace,
+                common.workload.1
+            ),
+        };
+        Some(Group {
+            what: format!("{who}{}", joined(&rests)),
+            first,
+            objects: objects.len(),
+            findings: objects.into_iter().flatten().collect(),
+        })
+    });
+    named.collect()
+}
+
+/// `:ingress` and `:egress` as ` ingress, egress`, `->a` and `->b` as ` -> a, b`.
+fn joined(rests: &[&str]) -> String {
+    let whole = rests.join(", ");
+    match rests.first() {
+        Some(first) if first.starts_with(':') => format!(" {}", whole.replace(':', "")),
+        Some(first) if first.starts_with("->") => format!(" -> {}", whole.replace("->", "")),
+        _ => whole,
     }
 }
 
@@ -98,29 +145,6 @@ fn after_pod(finding: &Reported) -> Option<&str> {
     let rest = finding.id.subject.strip_prefix(namespace)?;
     rest.strip_prefix('/')?
         .strip_prefix(finding.object.name.as_str())
-}
-
-fn group(findings: Vec<&Reported>) -> Option<Group<'_>> {
-    let first = *findings.first()?;
-    let what = match (&first.workload, first.namespace(), after_pod(first)) {
-        (Some(workload), Some(namespace), Some(rest)) if findings.len() > 1 => format!(
-            "{} of {} {namespace}/{}{}",
-            plural(findings.len(), "pod"),
-            workload.kind,
-            workload.name,
-            if rest.is_empty() {
-                String::new()
-            } else {
-                format!(" {}", rest.replacen("->", "-> ", 1).trim_start_matches(':'))
-            }
-        ),
-        _ => first.id.subject.clone(),
-    };
-    Some(Group {
-        what,
-        first,
-        findings,
-    })
 }
 
 #[cfg(test)]
@@ -147,7 +171,7 @@ mod tests {
             .collect();
         assert_eq!(
             what,
-            ["12 pods of Deployment shop/web egress", "shop/db-0:egress"]
+            ["12 pods of Deployment shop/web egress", "shop/db-0 egress"]
         );
         let np022 = sections
             .iter()
@@ -157,6 +181,36 @@ mod tests {
             np022.groups[0].what,
             "2 pods of DaemonSet shop/log -> 169.254.169.254"
         );
+    }
+
+    #[test]
+    fn pods_are_one_group_only_if_the_same_is_said_of_them() {
+        let mut report = sample::full();
+        let both = |of: &&Reported| of.id.lint == "NP004" && of.object.name != "web-0";
+        let mut ingress: Vec<_> = report.findings.iter().filter(both).cloned().collect();
+        for finding in &mut ingress {
+            finding.id.subject = finding.id.subject.replace(":egress", ":ingress");
+        }
+        report.findings.extend(ingress);
+        let sections = sections(&report.findings);
+        let np004 = sections
+            .iter()
+            .find(|section| section.lint == "NP004")
+            .unwrap();
+        let what: Vec<_> = np004
+            .groups
+            .iter()
+            .map(|group| group.what.as_str())
+            .collect();
+        assert_eq!(
+            what,
+            [
+                "shop/web-0 egress",
+                "11 pods of Deployment shop/web egress, ingress",
+                "shop/db-0 egress, ingress"
+            ]
+        );
+        assert_eq!((np004.len(), np004.groups[1].names().len()), (25, 11));
     }
 
     #[test]

@@ -53,15 +53,15 @@ fn case(finding: &Reported, report: &Report) -> TestCase {
     };
     status.set_message(format!("{why}{}", finding.message));
     status.set_type(finding.severity.to_string());
-    let mut description = format!("{}\n", finding.message);
+    let mut description = finding.message.clone();
     if let Some(suggest) = &finding.suggest {
-        description.push_str(&format!("try: {suggest}\n"));
+        description.push_str(&format!("\ntry: {suggest}"));
     }
     if let Some(place) = &finding.location {
-        description.push_str(&format!("at: {}:{}\n", place.file, place.line));
+        description.push_str(&format!("\nat: {}:{}", place.file, place.line));
     }
     if !finding.policies.is_empty() {
-        description.push_str(&format!("policies: {}\n", finding.policies.join(", ")));
+        description.push_str(&format!("\npolicies: {}", finding.policies.join(", ")));
     }
     status.set_description(description);
     let mut case = TestCase::new(finding.id.subject.as_str(), status);

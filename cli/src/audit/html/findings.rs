@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
+use super::prose;
 use crate::audit::group::{Group, Section, sections};
 use crate::audit::report::{BySeverity, Report, Reported, plural};
 
@@ -90,7 +91,7 @@ fn lint(section: &Section<'_>) -> Markup {
                 span .total { " " (plural(section.len(), "finding")) }
             }
             @if let Some(about) = section.about {
-                p .help { (about.help) }
+                p .help { (prose(about.help)) }
                 p .references { "References: " (about.references.join(", ")) "." }
             }
             ul .groups { @for group in &section.groups { (item(group)) } }
@@ -120,24 +121,23 @@ fn item(group: &Group<'_>) -> Markup {
 
 /// Which pods they are.
 fn names(group: &Group<'_>) -> Markup {
-    let all = group.findings.len();
-    if all < 2 {
+    if group.objects < 2 {
         return Markup::default();
     }
-    let shown = group.findings.iter().take(MOST_NAMES);
-    let shown: Vec<_> = shown.map(|finding| finding.object.name.as_str()).collect();
+    let all = group.names();
+    let shown: Vec<_> = all.iter().copied().take(MOST_NAMES).collect();
     html! {
         p .small {
             (shown.join(", "))
-            @if all > MOST_NAMES { ", and " (all.saturating_sub(MOST_NAMES)) " more (in the JSON output)" }
+            @if all.len() > MOST_NAMES { ", and " (all.len().saturating_sub(MOST_NAMES)) " more (in the JSON output)" }
         }
     }
 }
 
-/// Live findings by the namespace that they lie in.
-pub(super) fn by_namespace(report: &Report) -> BTreeMap<&str, BySeverity> {
+/// Findings by the namespace that they lie in.
+pub(super) fn by_namespace(findings: &[Reported]) -> BTreeMap<&str, BySeverity> {
     let mut sorted: BTreeMap<&str, Vec<&Reported>> = BTreeMap::new();
-    for finding in &report.findings {
+    for finding in findings {
         if let Some(namespace) = finding.namespace() {
             sorted.entry(namespace).or_default().push(finding);
         }

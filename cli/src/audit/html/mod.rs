@@ -4,12 +4,15 @@
 
 mod findings;
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use polproof_policy::lint::{Posture, Severity};
 
 use super::controls::{Control, Status};
 use super::report::{BySeverity, Report, plural};
+use crate::printable::printable;
 use findings::{accepted, findings};
 
 const STYLE: &str = include_str!("style.css");
@@ -51,7 +54,19 @@ pub(super) fn render(report: &Report) -> String {
             }
         }
     };
-    page.into_string()
+    // maud makes markup of a text harmless; a text that turns the direction of writing could still lie.
+    let lines = page.into_string();
+    let lines: Vec<_> = lines.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
+/// Our own sentences, in which backquotes are around what is typed.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (index, part) in text.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
 }
 
 fn head(report: &Report) -> Markup {
@@ -116,11 +131,13 @@ fn overview(report: &Report) -> Markup {
         (Severity::Low, low, "should be known"),
         (Severity::Info, info, "hygiene"),
     ];
-    let failed = report
-        .controls
-        .iter()
-        .filter(|of| of.status == Status::Fail)
-        .count();
+    let with = |status| {
+        report
+            .controls
+            .iter()
+            .filter(|of| of.status == status)
+            .count()
+    };
     html! {
         section aria-labelledby="overview" {
             h2 id="overview" { "Overview" }
@@ -145,11 +162,8 @@ fn overview(report: &Report) -> Markup {
                     (report.counts.findings.total.saturating_sub(report.counts.known)) " are new; "
                     (report.counts.resolved) " of the earlier ones are resolved. "
                 }
-                @match failed {
-                    0 => "No control fails.",
-                    1 => "1 control fails.",
-                    _ => { (failed) " controls fail." }
-                }
+                "Of " (report.controls.len()) " controls " (with(Status::Fail)) " fail, " (with(Status::Pass)) " pass and "
+                (with(Status::NotAssessed)) " cannot be assessed from objects."
             }
             @if !report.counts.of.other_policies.is_empty() {
                 p {
@@ -162,7 +176,7 @@ fn overview(report: &Report) -> Markup {
                 }
             }
             @for note in &report.notes {
-                p .note { strong { "Note: " } (note) "." }
+                p .note { strong { "Note: " } (prose(note)) "." }
             }
         }
     }
@@ -227,10 +241,29 @@ fn row(control: &Control) -> Markup {
             td .number { (control.exceptions) }
             td {
                 strong { (sentence(control.title)) } " "
-                (sentence(&control.reading))
+                (prose(&sentence(&control.reading)))
                 @if !failing.is_empty() { " " "Failing namespaces: " (failing.join(", ")) "." }
-                @if !control.lints.is_empty() { " " small { "Lints: " (control.lints.join(", ")) "." } }
+                (lints(control))
             }
+        }
+    }
+}
+
+/// Which lints fail it, else which looked.
+fn lints(control: &Control) -> Markup {
+    let mut failing: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in &control.findings {
+        *failing.entry(&finding.lint).or_default() += 1;
+    }
+    let failing: Vec<_> = failing
+        .iter()
+        .map(|(lint, count)| format!("{lint} ({count})"))
+        .collect();
+    html! {
+        @if !failing.is_empty() {
+            " " small { "Failing: " (failing.join(", ")) "." }
+        } @else if !control.lints.is_empty() {
+            " " small { "Looked at by " (control.lints.join(", ")) "." }
         }
     }
 }
@@ -263,9 +296,11 @@ fn namespaces(report: &Report) -> Markup {
                             }
                         }
                         tbody {
-                            @let counts = findings::by_namespace(report);
+                            @let live = findings::by_namespace(&report.findings);
+                            @let accepted = findings::by_namespace(&report.suppressed_findings);
                             @for posture in &report.namespaces {
-                                (posture_row(posture, counts.get(&*posture.namespace).copied().unwrap_or_default(), report))
+                                @let of = |counts: &BTreeMap<&str, BySeverity>| counts.get(&*posture.namespace).copied().unwrap_or_default();
+                                (posture_row(posture, of(&live), of(&accepted).total, report))
                             }
                         }
                     }
@@ -275,7 +310,7 @@ fn namespaces(report: &Report) -> Markup {
     }
 }
 
-fn posture_row(of: &Posture, findings: BySeverity, report: &Report) -> Markup {
+fn posture_row(of: &Posture, findings: BySeverity, accepted: usize, report: &Report) -> Markup {
     let exempt = report
         .exempt_namespaces
         .iter()
@@ -301,7 +336,10 @@ fn posture_row(of: &Posture, findings: BySeverity, report: &Report) -> Markup {
             td { (deny(of.default_deny_egress)) }
             td .number { (covered(of.covered_ingress)) }
             td .number { (covered(of.covered_egress)) }
-            td { @if findings.total == 0 { "none" } @else { (findings) } }
+            td {
+                @if findings.total == 0 { "none" } @else { (findings) }
+                @if accepted > 0 { ", " (accepted) " accepted" }
+            }
         }
     }
 }
