@@ -214,8 +214,8 @@ fn number(
     port: u16,
     protocol: Protocol,
 ) -> Result<Vec<(Protocol, Target, u16)>, String> {
-    let (targets, _) = directory
-        .destinations(found, protocol, Some(port))
+    let targets = directory
+        .destinations(found, protocol, port)
         .map_err(|error| error.to_string())?;
     Ok(targets
         .into_iter()

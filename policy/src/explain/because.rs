@@ -49,11 +49,11 @@ impl Ends<'_> {
         match verdict.decision {
             Decision::NotGoverned => match end {
                 End::External => {
-                    format!("{governed} is no living pod that we know: no policy governs it")
+                    format!("{governed} is no pod of this cluster, so no policy governs it")
                 }
-                End::Node(_) => format!("{governed} is no pod: no policy governs it"),
+                End::Node(_) => format!("{governed} is no pod, so no policy governs it"),
                 End::Host(_) | End::Pod(_) => {
-                    format!("{governed} shares its node's network: no policy governs it")
+                    format!("{governed} shares its node's network, so no policy governs it")
                 }
             },
             Decision::NotIsolated => format!(

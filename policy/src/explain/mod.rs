@@ -25,7 +25,7 @@ use crate::state::Snapshot;
 use admin::{CameTo, rule_name};
 use because::{Ends, name};
 use labels::Census;
-use words::{Miss, NO_POD, Words};
+use words::{Miss, WHOLE, Words};
 
 pub use deciding::{Deciding, deciding, outcome_word, reason_word};
 
@@ -338,7 +338,8 @@ fn network_policies(
         let rule = words.rule(index, rule, level, &policy.id.namespace);
         lines.push(rule.line);
         if let Some(Miss { distance, text }) = rule.miss
-            && distance < NO_POD
+            // What lacks two things is not near.
+            && distance < 2 * WHOLE
             && nearest.as_ref().is_none_or(|(least, _)| distance < *least)
         {
             nearest = Some((
