@@ -111,10 +111,9 @@ fn find(directory: &Directory, loaded: &Loaded, end: &End) -> Result<Found, Stri
         .collect();
     if pods.is_empty() {
         return Err(format!(
-            "there are no {end} in {} (pods on the host network do not count)",
+            "there are no pods: {end}, in {} (those on the host network do not count)",
             loaded.name
-        )
-        .replace("there are no every pod", "there is no pod"));
+        ));
     }
     Ok(Found::Pods(pods.into()))
 }
