@@ -428,3 +428,32 @@ fn a_pod_without_an_address_is_answered_in_both_families() {
         ]
     );
 }
+
+#[test]
+fn a_thousand_policies_are_not_all_put_into_words() {
+    let mut objects = shop();
+    for index in 0..1000 {
+        objects.push(policy(&format!("p{index:04}"), "db", "nobody", 1));
+    }
+    objects.push(policy("zz-last", "db", "web", 5432));
+    let directory = directory(objects);
+    let reply = asked(&directory, "shop/web", "shop/db", 5432);
+    let walk = ingress(&reply);
+    assert_eq!(walk.verdict, "allow");
+    assert_eq!(walk.policies.len(), 501);
+    assert_eq!(
+        walk.policies.last().unwrap().rules,
+        [
+            "rule 0 admits: pods with app=web of namespace shop, port 5432/TCP",
+            "and 500 more rules, of this and other policies, that do not"
+        ]
+    );
+    let denied = asked(&directory, "shop/web", "shop/db", 1);
+    assert!(
+        ingress(&denied)
+            .because
+            .contains("shop/p0007, 993 more isolate pod shop/db"),
+        "{}",
+        ingress(&denied).because
+    );
+}

@@ -47,8 +47,10 @@ pub(super) fn behind(
                 .collect(),
         });
     };
-    let mut behind = Behind::default();
-    behind.port = entry.port;
+    let mut behind = Behind {
+        port: entry.port,
+        ..Behind::default()
+    };
     let from_slices = endpoints(directory, service, entry, &mut behind)?;
     if !from_slices {
         selected(directory, service, entry, &mut behind)?;

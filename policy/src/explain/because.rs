@@ -7,8 +7,10 @@ use crate::evaluate::{Decision, DirectionVerdict, End, Expectation, UnknownReaso
 use crate::model::Direction;
 use crate::state::Snapshot;
 
-/// The most policies that one sentence names.
+/// The most refused policies that one sentence names.
 const SHOWN: usize = 3;
+/// The most policies that isolate.
+const ISOLATING: usize = 8;
 
 /// The two ends of a sentence.
 pub(super) struct Ends<'a> {
@@ -127,12 +129,17 @@ impl Ends<'_> {
     }
 
     fn no_rule(&self, verdict: &DirectionVerdict<'_>) -> String {
-        let names: Vec<_> = verdict
+        let mut names: Vec<_> = verdict
             .isolating
             .iter()
+            .take(ISOLATING)
             .map(|policy| policy.id.to_string())
             .collect();
-        let (noun, verb) = if names.len() == 1 {
+        if verdict.isolating.len() > ISOLATING {
+            let more = verdict.isolating.len() - ISOLATING;
+            names.push(format!("{more} more"));
+        }
+        let (noun, verb) = if verdict.isolating.len() == 1 {
             ("policy", "isolates")
         } else {
             ("policies", "isolate")
