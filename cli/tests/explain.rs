@@ -82,7 +82,7 @@ fn recipes_are_explained_as_an_expert_would() {
             };
             let args: Vec<&str> = asked.split(' ').map(|arg| arg.trim_matches('\'')).collect();
             let output = explain(&manifests, &args);
-            assert_eq!(output.status.code().is_some(), true);
+            assert!(output.status.code().is_some(), "{asked}");
             if !got.is_empty() {
                 got.push('\n');
             }
