@@ -92,7 +92,7 @@ pub(crate) async fn run(options: &Options, screen: &Screen) -> Result<u8, Failur
     let count = |result: &str| checks.iter().filter(|of| of.result == result).count();
     let report = Report {
         file: options.file.display().to_string(),
-        objects: loaded.name.clone(),
+        objects: loaded.name,
         passed: count("passed"),
         failed: count("failed"),
         errors: count("error"),

@@ -111,10 +111,9 @@ fn find(directory: &Directory, loaded: &Loaded, end: &End) -> Result<Found, Stri
         .collect();
     if pods.is_empty() {
         return Err(format!(
-            "there are no {end} in {} (pods on the host network do not count)",
+            "there are no pods: {end}, in {} (those on the host network do not count)",
             loaded.name
-        )
-        .replace("there are no every pod", "there is no pod"));
+        ));
     }
     Ok(Found::Pods(pods.into()))
 }
@@ -214,8 +213,8 @@ fn number(
     port: u16,
     protocol: Protocol,
 ) -> Result<Vec<(Protocol, Target, u16)>, String> {
-    let (targets, _) = directory
-        .destinations(found, protocol, Some(port))
+    let targets = directory
+        .destinations(found, protocol, port)
         .map_err(|error| error.to_string())?;
     Ok(targets
         .into_iter()

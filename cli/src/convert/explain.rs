@@ -7,12 +7,24 @@ use super::direction;
 use crate::printable::printable;
 use crate::view::{Case, Family, Pairs, Policy, Tier, Walk, Walked};
 
+/// An answer, from wherever it comes.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The port that was asked for, or that stands for none; nothing from an older collector.
+    pub(crate) port: Option<u16>,
+    /// What is worth knowing of the ends.
+    pub(crate) notes: Vec<String>,
+    /// One for each family.
+    pub(crate) families: Vec<Family>,
+}
+
 /// The collector's answer.
-pub(crate) fn replied(response: v1::ExplainResponse) -> (Vec<String>, Vec<Family>) {
-    (
-        response.notes.into_iter().map(printable).collect(),
-        response.explanations.into_iter().map(family).collect(),
-    )
+pub(crate) fn replied(response: v1::ExplainResponse) -> Answered {
+    Answered {
+        port: u16::try_from(response.port).ok().filter(|port| *port > 0),
+        notes: response.notes.into_iter().map(printable).collect(),
+        families: response.explanations.into_iter().map(family).collect(),
+    }
 }
 
 fn family(mut explanation: v1::Explanation) -> Family {
@@ -108,7 +120,7 @@ const fn tier(tier: v1::PolicyTier) -> &'static str {
 }
 
 /// The engine's own answer.
-pub(crate) fn answered(reply: ask::Reply) -> (Vec<String>, Vec<Family>) {
+pub(crate) fn answered(reply: ask::Reply) -> Answered {
     let families = reply
         .answers
         .into_iter()
@@ -124,7 +136,11 @@ pub(crate) fn answered(reply: ask::Reply) -> (Vec<String>, Vec<Family>) {
             Some(joined(family, pairs, first, cases.collect()))
         })
         .collect();
-    (reply.notes.into_iter().map(printable).collect(), families)
+    Answered {
+        port: Some(reply.port),
+        notes: reply.notes.into_iter().map(printable).collect(),
+        families,
+    }
 }
 
 fn own_case(case: ask::Case) -> Case {

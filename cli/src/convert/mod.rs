@@ -13,7 +13,7 @@ use crate::view::{
     Cluster, Cni, Denier, End, Finding, Judged, Loss, Node, Overall, Sample, State, Status,
 };
 
-pub(crate) use explain::{answered, replied, walks};
+pub(crate) use explain::{Answered, answered, replied, walks};
 
 fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     let time = time?;

@@ -60,22 +60,24 @@ pub(crate) async fn run(
         crate::args::Family::V4 => AddressFamily::V4,
         crate::args::Family::V6 => AddressFamily::V6,
     });
-    let (notes, families) = if own_objects {
+    let answered = if own_objects {
         let loaded = source::load(options.manifests.as_deref(), &options.cluster).await?;
         source::note_refused(&loaded);
         from_objects(&loaded, &source, &destination, family)?
     } else {
         from_collector(global, &source, &destination, family).await?
     };
-    let port = destination.port.unwrap_or_else(|| default_port(&families));
     let explanation = Explanation {
-        verdict: overall(&families),
+        verdict: overall(&answered.families),
         source,
-        port,
+        port: answered
+            .port
+            .or(destination.port)
+            .unwrap_or(ask::DEFAULT_PORT),
         protocol: word(destination.protocol),
         destination: destination.end,
-        notes,
-        families,
+        notes: answered.notes,
+        families: answered.families,
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&explanation)?,
@@ -95,21 +97,12 @@ fn both_stdin(options: &Options) -> bool {
         .all(|path| path.as_deref() == Some(stdin))
 }
 
-/// The port that stood for none.
-fn default_port(families: &[Family]) -> u16 {
-    families
-        .first()
-        .and_then(|family| u16::try_from(family.walked.port).ok())
-        .filter(|port| *port > 0)
-        .unwrap_or(ask::DEFAULT_PORT)
-}
-
 fn from_objects(
     loaded: &Loaded,
     source: &str,
     destination: &Destination,
     family: Option<AddressFamily>,
-) -> Result<(Vec<String>, Vec<Family>), Failure> {
+) -> Result<convert::Answered, Failure> {
     let directory = ask::Directory::new(&loaded.view.snapshot);
     let question = ask::Question {
         source,
@@ -144,7 +137,7 @@ async fn from_collector(
     source: &str,
     destination: &Destination,
     family: Option<AddressFamily>,
-) -> Result<(Vec<String>, Vec<Family>), Failure> {
+) -> Result<convert::Answered, Failure> {
     let mut client = connect(global).await?;
     let answer = client
         .explain(v1::ExplainRequest {

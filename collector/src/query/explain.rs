@@ -96,6 +96,7 @@ impl Query {
                 .map(convert::explanation)
                 .collect(),
             notes: reply.notes,
+            port: u32::from(reply.port),
         })
     }
 

@@ -51,6 +51,8 @@ pub struct Question<'a> {
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
+    /// The port that was asked for, or that stands for none.
+    pub port: u16,
     /// What is worth knowing of the ends, whatever the verdict.
     pub notes: Vec<String>,
     /// One for each family that both ends have.
@@ -151,7 +153,11 @@ pub fn ask(directory: &Directory, question: &Question<'_>, most: usize) -> Resul
         _ => {}
     }
     notes.extend(pairs.without_address());
-    Ok(Reply { notes, answers })
+    Ok(Reply {
+        port: pairs.port,
+        notes,
+        answers,
+    })
 }
 
 #[cfg(test)]

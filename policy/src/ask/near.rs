@@ -53,10 +53,12 @@ pub(super) fn pods(
             Some((rank, pod.id.to_string()))
         })
         .collect();
-    found.extend(directory.workloads().filter_map(|(of, kind, workload)| {
-        (of == namespace && workload == name && kind != "Pod")
-            .then(|| (0, format!("{of}/{}/{workload}", short(kind))))
-    }));
+    found.extend(
+        directory
+            .workloads()
+            .filter(|(of, kind, workload)| *of == namespace && *workload == name && *kind != "Pod")
+            .map(|(of, kind, workload)| (0, format!("{of}/{}/{workload}", short(kind)))),
+    );
     best(found)
 }
 

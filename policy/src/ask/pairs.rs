@@ -19,6 +19,8 @@ const NAMED: usize = 3;
 pub struct Pairs {
     sources: Arc<[Target]>,
     destinations: Vec<(Target, u16)>,
+    /// The port that was asked for, or that stands for none: a Service's own.
+    pub port: u16,
     /// What is worth saying of the ends.
     pub notes: Vec<String>,
 }
@@ -75,6 +77,9 @@ impl<'a> Tally<'a> {
     }
 }
 
+/// The ends with their ports, the port that was meant, and notes.
+type Reached = (Vec<(Target, u16)>, u16, Vec<String>);
+
 impl Directory {
     /// The pairs of two ends.
     ///
@@ -87,10 +92,11 @@ impl Directory {
         protocol: Protocol,
         port: Option<u16>,
     ) -> Result<Pairs, AskError> {
-        let (destinations, notes) = self.destinations(destination, protocol, port)?;
+        let (destinations, port_meant, notes) = self.reached(destination, protocol, port)?;
         let pairs = Pairs {
             sources: self.sources(source)?,
             destinations,
+            port: port_meant,
             notes,
         };
         Ok(match (port, destination) {
@@ -111,7 +117,7 @@ impl Directory {
         })
     }
 
-    /// Everybody of an end that is connected to, with the port of each, and what is worth saying of it.
+    /// Everybody of an end that is connected to, with the port of each.
     ///
     /// # Errors
     /// A Service without that port, or with nobody behind it.
@@ -119,18 +125,29 @@ impl Directory {
         &self,
         end: &End,
         protocol: Protocol,
+        port: u16,
+    ) -> Result<Vec<(Target, u16)>, AskError> {
+        self.reached(end, protocol, Some(port))
+            .map(|(targets, _, _)| targets)
+    }
+
+    fn reached(
+        &self,
+        end: &End,
+        protocol: Protocol,
         port: Option<u16>,
-    ) -> Result<(Vec<(Target, u16)>, Vec<String>), AskError> {
+    ) -> Result<Reached, AskError> {
         let number = port.unwrap_or(DEFAULT_PORT);
         Ok(match end {
-            End::One(target) => (vec![(target.clone(), number)], Vec::new()),
+            End::One(target) => (vec![(target.clone(), number)], number, Vec::new()),
             End::Pods(pods) => (
                 pods.iter().map(|pod| (pod.clone(), number)).collect(),
+                number,
                 Vec::new(),
             ),
             End::Service(of) => {
                 let behind = service::behind(self, of, protocol, port)?;
-                (behind.targets, behind.notes)
+                (behind.targets, behind.port, behind.notes)
             }
         })
     }
@@ -142,6 +159,7 @@ impl Pairs {
         Self {
             sources: sources.into(),
             destinations,
+            port: DEFAULT_PORT,
             notes: Vec::new(),
         }
     }

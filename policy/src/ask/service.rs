@@ -11,6 +11,8 @@ use crate::state::IpOwner;
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     pub(super) targets: Vec<(Target, u16)>,
+    /// The Service's own port.
+    pub(super) port: u16,
     pub(super) notes: Vec<String>,
 }
 
@@ -45,13 +47,10 @@ pub(super) fn behind(
                 .collect(),
         });
     };
-    let mut behind = Behind::default();
-    if port.is_none() {
-        behind.notes.push(format!(
-            "no port was asked, so this is about port {}/{} of Service {}",
-            entry.port, entry.protocol, service.id
-        ));
-    }
+    let mut behind = Behind {
+        port: entry.port,
+        ..Behind::default()
+    };
     let from_slices = endpoints(directory, service, entry, &mut behind)?;
     if !from_slices {
         selected(directory, service, entry, &mut behind)?;
@@ -233,18 +232,22 @@ impl Behind {
         } else {
             "endpoint"
         };
-        self.notes.push(format!(
-            "Service {} rewrites its address to that of {} behind it, and port {}/{} to {}: policies see the {what}'s \
-             address and port",
-            service.id,
-            match self.targets.len() {
-                1 => format!("the {what}"),
-                n => format!("one of {}", counted(n, what)),
-            },
-            entry.port,
-            entry.protocol,
-            ports.join(" or "),
-        ));
+        let who = match self.targets.len() {
+            1 => format!("the {what}"),
+            n => format!("one of the {n} {what}s"),
+        };
+        let ports = ports.join(" or ");
+        self.notes.push(if ports == entry.port.to_string() {
+            format!(
+                "policies see {who} behind Service {}, not the Service's address",
+                service.id
+            )
+        } else {
+            format!(
+                "policies see {who} behind Service {} and port {ports}, not the Service's address and its port {}",
+                service.id, entry.port
+            )
+        });
     }
 }
 

@@ -7,8 +7,10 @@ use crate::evaluate::{Decision, DirectionVerdict, End, Expectation, UnknownReaso
 use crate::model::Direction;
 use crate::state::Snapshot;
 
-/// The most policies that one sentence names.
+/// The most refused policies that one sentence names.
 const SHOWN: usize = 3;
+/// The most policies that isolate.
+const ISOLATING: usize = 8;
 
 /// The two ends of a sentence.
 pub(super) struct Ends<'a> {
@@ -49,11 +51,11 @@ impl Ends<'_> {
         match verdict.decision {
             Decision::NotGoverned => match end {
                 End::External => {
-                    format!("{governed} is no living pod that we know: no policy governs it")
+                    format!("{governed} is no pod of this cluster, so no policy governs it")
                 }
-                End::Node(_) => format!("{governed} is no pod: no policy governs it"),
+                End::Node(_) => format!("{governed} is no pod, so no policy governs it"),
                 End::Host(_) | End::Pod(_) => {
-                    format!("{governed} shares its node's network: no policy governs it")
+                    format!("{governed} shares its node's network, so no policy governs it")
                 }
             },
             Decision::NotIsolated => format!(
@@ -127,12 +129,17 @@ impl Ends<'_> {
     }
 
     fn no_rule(&self, verdict: &DirectionVerdict<'_>) -> String {
-        let names: Vec<_> = verdict
+        let mut names: Vec<_> = verdict
             .isolating
             .iter()
+            .take(ISOLATING)
             .map(|policy| policy.id.to_string())
             .collect();
-        let (noun, verb) = if names.len() == 1 {
+        if verdict.isolating.len() > ISOLATING {
+            let more = verdict.isolating.len() - ISOLATING;
+            names.push(format!("{more} more"));
+        }
+        let (noun, verb) = if verdict.isolating.len() == 1 {
             ("policy", "isolates")
         } else {
             ("policies", "isolate")

@@ -18,14 +18,18 @@ mod words;
 use serde::Serializer;
 
 use crate::evaluate::{
-    Connection, Decision, DirectionVerdict, End, Expectation, PodEntry, Query, isolation_of, walk,
+    Admits, Connection, Decision, DirectionVerdict, End, Expectation, PodEntry, Query,
+    isolation_of, walk,
 };
 use crate::model::{Action, Direction, Tier};
 use crate::state::Snapshot;
 use admin::{CameTo, rule_name};
 use because::{Ends, name};
 use labels::Census;
-use words::{Miss, NO_POD, Words};
+use words::{Miss, WHOLE, Words};
+
+/// Lines about rules in one direction. What comes after them is shown only if it admits.
+const MOST_LINES: usize = 500;
 
 pub use deciding::{Deciding, deciding, outcome_word, reason_word};
 
@@ -324,7 +328,14 @@ fn network_policies(
     let policies = &isolation_of(direction, entry).policies;
     let mut lines: Vec<Vec<String>> = vec![Vec::new(); policies.len()];
     let mut nearest: Option<(usize, String)> = None;
+    let mut written = 0;
+    let mut left_out = 0;
     for (position, index, level) in walk(direction, entry, connection) {
+        written += 1;
+        if written > MOST_LINES && level == Admits::No {
+            left_out += 1;
+            continue;
+        }
         let (Some(policy), Some(lines)) = (policies.get(position), lines.get_mut(position)) else {
             continue;
         };
@@ -338,7 +349,8 @@ fn network_policies(
         let rule = words.rule(index, rule, level, &policy.id.namespace);
         lines.push(rule.line);
         if let Some(Miss { distance, text }) = rule.miss
-            && distance < NO_POD
+            // What lacks two things is not near.
+            && distance < 2 * WHOLE
             && nearest.as_ref().is_none_or(|(least, _)| distance < *least)
         {
             nearest = Some((
@@ -347,9 +359,11 @@ fn network_policies(
             ));
         }
     }
-    let policies = policies
+    let mut shown: Vec<PolicyExplanation> = policies
         .iter()
         .zip(lines)
+        // Of too many, only those that say something.
+        .filter(|(_, rules)| left_out == 0 || !rules.is_empty())
         .map(|(policy, mut rules)| {
             if rules.is_empty() {
                 rules.push(format!("it has no {direction} rules, so it admits nothing"));
@@ -363,5 +377,12 @@ fn network_policies(
             }
         })
         .collect();
-    (policies, nearest.map(|(_, text)| text))
+    if left_out > 0
+        && let Some(last) = shown.last_mut()
+    {
+        last.rules.push(format!(
+            "and {left_out} more rules, of this and other policies, that do not"
+        ));
+    }
+    (shown, nearest.map(|(_, text)| text))
 }

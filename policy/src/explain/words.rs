@@ -17,8 +17,8 @@ pub(super) const NO_POD: usize = 200;
 const HIDDEN: usize = 50;
 /// Of an address outside a block.
 const OUTSIDE: usize = 100;
-/// A label that looks like a slip is this much of a missing one.
-const WHOLE: usize = 4;
+/// Of each thing that is missing; of a slip of the keyboard it is 1.
+pub(super) const WHOLE: usize = 4;
 
 /// What was asked, and what is needed to put it into words.
 pub(super) struct Words<'a> {
@@ -73,7 +73,7 @@ impl Words<'_> {
         }
         if let Some(port) = ports.iter().find(|port| self.port_matches(port)) {
             return Ok(match port.port {
-                PortMatch::Named(_) => format!("{asked} is {}", written(port)),
+                PortMatch::Named(_) => format!("port {}{}", written(port), self.meaning(port)),
                 PortMatch::Any | PortMatch::Range(..) => format!("port {}", written(port)),
             });
         }

@@ -1047,6 +1047,9 @@ pub struct ExplainResponse {
     /// What is worth knowing of the ends: a Service's address that is rewritten, pods without an address.
     #[prost(string, repeated, tag = "2")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The port that was asked for, or that stands for none.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Explanation {
