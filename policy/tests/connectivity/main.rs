@@ -85,9 +85,11 @@ fn members(end: &End, family: Family) -> Vec<(Option<Arc<Pod>>, IpAddr)> {
         Some(net) => {
             let mut last: Vec<IpAddr> = vec![net.broadcast()];
             last.extend(probes(family));
-            let inside = last
-                .into_iter()
-                .filter(|ip| net.contains(ip) && !end.except.iter().any(|hole| hole.contains(ip)));
+            let inside = last.into_iter().filter(|ip| {
+                Family::of(*ip) == family
+                    && net.contains(ip)
+                    && !end.except.iter().any(|hole| hole.contains(ip))
+            });
             inside.map(|ip| (None, ip)).collect()
         }
         None => {
