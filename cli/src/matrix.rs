@@ -4,10 +4,10 @@ mod csv;
 mod dot;
 mod filter;
 pub(crate) mod names;
-mod person;
+pub(crate) mod person;
 pub(crate) mod progress;
 mod svg;
-mod view;
+pub(crate) mod view;
 
 use polproof_policy::connectivity::{Access, Connection, Connectivity, Options as What, Totals};
 
