@@ -186,7 +186,7 @@ impl Connectivity {
     }
 
     /// The verdict between two ends: between different pods, and where one is on the host's network between different
-    /// nodes (see [`Self::own_node`]). `None` where there is no such pair: both outside, no family in common, or a
+    /// nodes: pairs on one node count as if they were on two (see [`Self::own_node`]). `None` where there is no such pair: both outside, no family in common, or a
     /// single pod and itself.
     pub fn cell(&mut self, source: usize, destination: usize) -> Cell {
         let mut cell = Cell::default();
