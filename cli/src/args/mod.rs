@@ -14,10 +14,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use audit::Audit;
 pub(crate) use check::Check;
-pub(crate) use diff::Diff;
+pub(crate) use diff::{Diff, FailOn};
 pub(crate) use explain::{Explain, Family};
 pub(crate) use fix::Fix;
-pub(crate) use matrix::Matrix;
+pub(crate) use matrix::{By, Matrix, Only};
 pub(crate) use source::Source;
 
 const AFTER: &str = "Exit codes:
@@ -134,21 +134,23 @@ pub(crate) enum Format {
     Dot,
     /// A picture (matrix)
     Svg,
+    /// Tables for pull requests (diff, matrix)
+    Markdown,
 }
 
 impl Command {
     /// How it can print.
     pub(crate) const fn formats(&self) -> &'static [Format] {
-        use Format::{Csv, Dot, Html, Json, Junit, Sarif, Svg, Table, Wide, Yaml};
+        use Format::{Csv, Dot, Html, Json, Junit, Markdown, Sarif, Svg, Table, Wide, Yaml};
         match self {
             Self::Audit(_) => &[Table, Wide, Json, Yaml, Sarif, Junit, Html],
             Self::Check(_) => &[Table, Wide, Json, Yaml, Junit],
-            Self::Matrix(_) => &[Table, Wide, Json, Yaml, Csv, Dot, Svg],
+            Self::Matrix(_) => &[Table, Wide, Json, Yaml, Csv, Dot, Svg, Markdown],
+            Self::Diff(_) => &[Table, Wide, Json, Yaml, Markdown],
             Self::Status(_)
             | Self::Violations(_)
             | Self::Explain(_)
             | Self::Fix(_)
-            | Self::Diff(_)
             | Self::Completion { .. } => &[Table, Wide, Json, Yaml],
         }
     }

@@ -126,9 +126,12 @@ fn show(report: &Report, options: &Options, screen: &Screen) -> Result<(), Failu
             text.push('\n');
             text
         }
-        Format::Table | Format::Wide | Format::Csv | Format::Dot | Format::Svg => {
-            table::render(report, options.all, target)
-        }
+        Format::Table
+        | Format::Wide
+        | Format::Csv
+        | Format::Dot
+        | Format::Svg
+        | Format::Markdown => table::render(report, options.all, target),
     };
     let Some(path) = &options.write else {
         return screen.write(&text);

@@ -5,6 +5,7 @@
 //! for ingress, peer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,7 +55,49 @@ pub(super) struct Governed {
     /// `reach.atoms`, sorted.
     pub(super) atoms: Vec<Atom>,
     /// What is known, by what the rules can tell of the peer.
-    pub(super) known: HashMap<Signature, CellId>,
+    pub(super) known: Known,
+}
+
+/// Halves by signature.
+pub(super) type Known = HashMap<Signature, CellId, BuildHasherDefault<Quick>>;
+
+/// A hash for the small numbers of a signature, which nobody outside can choose.
+#[derive(Default)]
+pub(super) struct Quick(u64);
+
+impl Hasher for Quick {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let word = chunk
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte));
+            self.write_u64(word);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(word.into());
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word.cast_unsigned() as u64);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
 }
 
 /// A peer as far as some rules can tell.
@@ -317,7 +360,7 @@ impl Classes {
             governed.push(Governed {
                 atoms: reach.atoms.iter().copied().collect(),
                 reach,
-                known: HashMap::new(),
+                known: Known::default(),
             });
             governed.len() - 1
         })

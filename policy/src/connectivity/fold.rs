@@ -1,8 +1,8 @@
 //! All pairs, with those that are alike told once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use super::ports::{Access, CellId};
+use super::ports::Access;
 use super::{Cell, Connectivity};
 
 /// Which pairs are wanted; an empty list wants every end.
@@ -80,7 +80,8 @@ impl Connectivity {
             })
             .collect();
         let wanted: Vec<bool> = marks.iter().map(|([source, ..], _)| *source).collect();
-        let mut kept: HashMap<CellId, (bool, Sum)> = HashMap::new();
+        // By cell: whether it is wanted, and what it comes to.
+        let mut kept: Vec<Option<(bool, Sum)>> = Vec::new();
         let mut totals = Totals::default();
         // By what is allowed to whom: who it is allowed towards.
         let mut folded: HashMap<(Cell, Vec<usize>), Vec<usize>> = HashMap::new();
@@ -94,7 +95,9 @@ impl Connectivity {
                 continue;
             }
             let column = self.column(*destination, &wanted);
-            let mut by_cell: BTreeMap<Cell, Vec<usize>> = BTreeMap::new();
+            let mut by_cell: HashMap<Cell, Vec<usize>> = HashMap::new();
+            // Neighbours often have the same cell.
+            let mut run: (Cell, Vec<usize>) = Default::default();
             for (source, (cell, ([is_source, _, or], sources))) in
                 column.iter().zip(&marks).enumerate()
             {
@@ -104,14 +107,23 @@ impl Connectivity {
                 let mut keeps = false;
                 let mut sum: Option<Sum> = None;
                 for id in cell.families.iter().flatten() {
-                    let Some(ports) = self.cells.get(*id) else {
-                        continue;
+                    let known = kept.get(id.place()).copied().flatten();
+                    let (keep, of) = match known {
+                        Some(known) => known,
+                        None => {
+                            let Some(ports) = self.cells.get(*id) else {
+                                continue;
+                            };
+                            let found = (keep(ports), summed(ports));
+                            kept.resize(kept.len().max(id.place() + 1), None);
+                            if let Some(place) = kept.get_mut(id.place()) {
+                                *place = Some(found);
+                            }
+                            found
+                        }
                     };
-                    let (keep, of) = kept
-                        .entry(*id)
-                        .or_insert_with(|| (keep(ports), summed(ports)));
-                    keeps |= *keep;
-                    sum = Some(sum.map_or(*of, |before| together(before, *of)));
+                    keeps |= keep;
+                    sum = Some(sum.map_or(of, |before| together(before, of)));
                 }
                 let pairs = if source == *destination {
                     size.saturating_mul(size.saturating_sub(1))
@@ -119,9 +131,20 @@ impl Connectivity {
                     size.saturating_mul(*sources)
                 } as u64;
                 totals.add(sum, pairs);
-                if keeps {
-                    by_cell.entry(*cell).or_default().push(source);
+                if !keeps {
+                    continue;
                 }
+                if run.0 != *cell {
+                    let (before, sources) = std::mem::take(&mut run);
+                    if !sources.is_empty() {
+                        by_cell.insert(before, sources);
+                    }
+                    run = (*cell, by_cell.remove(cell).unwrap_or_default());
+                }
+                run.1.push(source);
+            }
+            if !run.1.is_empty() {
+                by_cell.insert(run.0, run.1);
             }
             for fold in by_cell {
                 folded.entry(fold).or_default().push(*destination);

@@ -12,6 +12,7 @@
 
 mod change;
 mod classes;
+mod columns;
 mod ends;
 mod fold;
 mod halves;
@@ -26,7 +27,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use classes::{Classes, Seen};
+use classes::Classes;
+use columns::Rows;
 use ports::Cells;
 
 pub use change::{
@@ -39,7 +41,7 @@ pub use outside::blocks;
 pub use own_node::OwnNode;
 pub use ports::{Access, CellId, Counts, PROTOCOLS, Ports, Segment};
 
-use crate::model::{Direction, Family, Pod};
+use crate::model::{Family, Pod};
 use crate::state::Snapshot;
 
 /// Where a pod without an address stands (manifests have none): only a block of everything holds it.
@@ -49,9 +51,6 @@ const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0
 
 /// The families, in the order in which cells hold them.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// How much is kept of rows that are asked again and again: 64 MiB.
-const ROWS: usize = 16 << 20;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -86,9 +85,6 @@ struct Group {
     ends: Vec<usize>,
 }
 
-/// Rows of halves, by family and number of what governs.
-type Rows = HashMap<(Family, usize), Vec<Option<CellId>>>;
-
 /// The connectivity of a cluster. Verdicts are found when they are asked for, and kept.
 #[derive(Debug)]
 pub struct Connectivity {
@@ -101,7 +97,6 @@ pub struct Connectivity {
     groups: Vec<Group>,
     group_of: Vec<usize>,
     rows: Rows,
-    rows_kept: usize,
 }
 
 impl Connectivity {
@@ -146,9 +141,9 @@ impl Connectivity {
             parts,
             groups: Vec::new(),
             group_of: Vec::new(),
-            rows: Rows::new(),
-            rows_kept: 0,
+            rows: Rows::default(),
         };
+        connectivity.rows = Rows::of(&connectivity.classes);
         connectivity.group(|_, _| 0);
         connectivity
     }
@@ -191,7 +186,7 @@ impl Connectivity {
     }
 
     /// The verdict between two ends: between different pods, and where one is on the host's network between different
-    /// nodes (see [`Self::own_node`]). `None` where there is no such pair: both outside, no family in common, or a
+    /// nodes: pairs on one node count as if they were on two (see [`Self::own_node`]). `None` where there is no such pair: both outside, no family in common, or a
     /// single pod and itself.
     pub fn cell(&mut self, source: usize, destination: usize) -> Cell {
         let mut cell = Cell::default();
@@ -320,61 +315,6 @@ impl Connectivity {
                 }
             }
         }
-        column
-    }
-
-    /// The verdicts of all classes towards one, by class; `None` where nobody is another one.
-    fn class_column(&mut self, b: usize) -> Vec<Option<CellId>> {
-        let mut column = vec![None; self.classes.classes.len()];
-        let Some(to) = self.classes.classes.get(b) else {
-            return column;
-        };
-        let (family, seen, ingress) = (to.family, to.seen, to.ingress);
-        let single = to.members.len() < 2;
-        let key = (family, ingress);
-        let mut row = match self.rows.remove(&key) {
-            Some(row) => row,
-            None => {
-                let row = vec![None; self.classes.peers.len()];
-                self.rows_kept = self.rows_kept.saturating_add(row.len());
-                row
-            }
-        };
-        let mut egress: Vec<Option<CellId>> = vec![None; self.classes.egress.len()];
-        for (a, found) in column.iter_mut().enumerate() {
-            let Some(from) = self.classes.classes.get(a) else {
-                continue;
-            };
-            let outside = from.seen == Seen::External && seen == Seen::External;
-            if from.family != family || outside || (a == b && single) {
-                continue;
-            }
-            let (by_peer, by_egress) = (from.peer, from.egress);
-            let mut half = |direction, known: Option<&mut Option<CellId>>| {
-                let known = known?;
-                if known.is_none() {
-                    *known =
-                        self.classes
-                            .half(&self.snapshot, &mut self.cells, direction, a, b, false);
-                }
-                *known
-            };
-            let Some(ingress) = half(Direction::Ingress, row.get_mut(by_peer)) else {
-                continue;
-            };
-            if ingress == Cells::DENY {
-                *found = Some(ingress);
-                continue;
-            }
-            if let Some(egress) = half(Direction::Egress, egress.get_mut(by_egress)) {
-                *found = Some(self.cells.and(egress, ingress));
-            }
-        }
-        if self.rows_kept > ROWS {
-            self.rows.clear();
-            self.rows_kept = row.len();
-        }
-        self.rows.insert(key, row);
         column
     }
 }

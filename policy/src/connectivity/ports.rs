@@ -242,12 +242,19 @@ fn push(runs: &mut Vec<Run>, last: u16, access: Access) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CellId(u32);
 
+impl CellId {
+    pub(super) const fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Every distinct value of a matrix once: most pairs have one of few.
 #[derive(Debug)]
 pub(super) struct Cells {
     all: Vec<Arc<Ports>>,
     ids: HashMap<Arc<Ports>, CellId>,
     both: HashMap<(CellId, CellId), CellId>,
+    sums: HashMap<Vec<(CellId, u64)>, CellId>,
 }
 
 impl Cells {
@@ -259,6 +266,7 @@ impl Cells {
             all: Vec::new(),
             ids: HashMap::new(),
             both: HashMap::new(),
+            sums: HashMap::new(),
         };
         cells.id(Ports::all(Access::Deny));
         cells.id(Ports::all(Access::Allow));
@@ -307,6 +315,11 @@ impl Cells {
 
     /// What holds for many pairs of pods together, each with its number of pairs.
     pub(super) fn sum(&mut self, parts: &[(CellId, u64)]) -> Option<CellId> {
+        let mut present = parts.iter().filter(|(_, pairs)| *pairs > 0);
+        let (first, _) = present.next()?;
+        if present.all(|(of, _)| of == first) {
+            return Some(*first);
+        }
         let mut counted: Vec<(CellId, u64)> = Vec::with_capacity(4);
         for (id, pairs) in parts.iter().filter(|(_, pairs)| *pairs > 0) {
             match counted.iter_mut().find(|(of, _)| of == id) {
@@ -314,9 +327,9 @@ impl Cells {
                 None => counted.push((*id, *pairs)),
             }
         }
-        let (first, rest) = counted.split_first()?;
-        if rest.is_empty() {
-            return Some(first.0);
+        counted.sort_unstable();
+        if let Some(id) = self.sums.get(&counted) {
+            return Some(*id);
         }
         let mut sum: Option<Ports> = None;
         for (id, pairs) in &counted {
@@ -340,7 +353,9 @@ impl Cells {
                 _ => one,
             })
         });
-        Some(self.id(named))
+        let id = self.id(named);
+        self.sums.insert(counted, id);
+        Some(id)
     }
 }
 

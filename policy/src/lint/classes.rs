@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use super::place::{RuleAt, rules};
+
 use crate::model::{
     AdminPeer, ContainerPort, Family, Labels, NetworkPolicy, Peer, Pod, Requirement, Selector,
     Subject,
@@ -93,11 +93,6 @@ impl<'a> Cluster<'a> {
     /// The classes of the living pods.
     pub(super) fn classes(&self) -> &Classes<'a> {
         self.classes.get_or_init(|| Classes::new(self))
-    }
-
-    /// Every rule of every policy as written, ineffective ones included.
-    pub(super) fn rules(&self) -> impl Iterator<Item = RuleAt<'a>> {
-        self.policies.values().flatten().copied().flat_map(rules)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::classes::{ClassId, Classes};
 use super::cluster::Cluster;
-use super::place::RuleAt;
+use super::rules::RuleAt;
 use crate::model::{Direction, Peer, PolicyPort, PortMatch, Protocol, Rule, Service, TargetPort};
 
 /// The destination pods of a rule.

@@ -54,7 +54,6 @@ mod np110;
 mod np111;
 mod np900;
 mod peers;
-mod place;
 mod ranges;
 mod reach;
 mod rules;

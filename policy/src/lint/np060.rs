@@ -3,7 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::place::{DIRECTIONS, isolates, object};
+use super::rules::{DIRECTIONS, isolates, object};
 use crate::model::Direction;
 
 pub(super) const LINT: Lint = Lint {

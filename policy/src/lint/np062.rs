@@ -3,7 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::place::object;
+use super::rules::object;
 
 pub(super) const LINT: Lint = Lint {
     id: "NP062",

@@ -6,7 +6,7 @@ use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
 use super::np081::likeness;
-use super::place::{DIRECTIONS, isolates, object};
+use super::rules::{DIRECTIONS, isolates, object};
 use super::within::{Wide, Within, is_wider};
 use crate::model::{Direction, NetworkPolicy, Rule};
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::place::object;
+use super::rules::object;
 use crate::model::{NetworkPolicy, Rule};
 
 pub(super) const LINT: Lint = Lint {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::admits::{Admits, Places, UNKNOWN};
 use super::classes::{Class, ClassId, Classes};
 use super::cluster::Cluster;
-use super::place::{RuleAt, isolates};
+use super::rules::{RuleAt, isolates};
 use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
 use crate::model::{ContainerPort, Direction, Family, Peer, Pod, PortMatch, Protocol, Rule};
 

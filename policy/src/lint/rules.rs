@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{Direction, NetworkPolicy, Peer, Rule, Selector};
+use crate::model::{
+    Direction, Kind, NamespacedName, NetworkPolicy, Peer, PolicyPort, Rule, Selector,
+};
 
 /// Both directions, in the order of the API.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -83,6 +85,21 @@ impl<'a> RuleAt<'a> {
         self.rule.peers.iter().enumerate()
     }
 
+    /// The port items with their indices.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (usize, &'a PolicyPort)> + use<'a> {
+        self.rule.ports.iter().enumerate()
+    }
+
+    /// `ns/policy:ingress[0].ports[1]`.
+    pub(super) fn port_subject(&self, port: usize) -> String {
+        format!("{}.ports[{port}]", self.subject())
+    }
+
+    /// The policy as the object of a finding.
+    pub(super) fn object(&self) -> (Kind, NamespacedName) {
+        object(self.policy)
+    }
+
     /// `ingress[0]`: where to look in the policy.
     pub(super) fn place(&self) -> String {
         format!("{}[{}]", self.direction, self.index)
@@ -102,6 +119,11 @@ impl<'a> RuleAt<'a> {
     pub(super) fn peer_subject(&self, peer: usize) -> String {
         format!("{}:{}", self.policy.id, self.peer_place(peer))
     }
+}
+
+/// A policy as the object of a finding.
+pub(super) fn object(policy: &NetworkPolicy) -> (Kind, NamespacedName) {
+    (Kind::NetworkPolicy, policy.id.clone())
 }
 
 /// Whether a peer is every pod of every namespace.
