@@ -26,7 +26,7 @@ pub(super) struct Reach {
 
 /// The DNS servers: pods, and addresses that an option gives.
 pub(super) struct Dns {
-    /// That of the audit, or one with the stand-ins beside it.
+    /// That of the audit, or what of it the egress of its pods to assumed servers depends on.
     snapshot: Snapshot,
     servers: Vec<Arc<Pod>>,
     addresses: Vec<IpAddr>,
