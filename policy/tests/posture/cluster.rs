@@ -32,6 +32,8 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 fn pod_labels() -> impl Strategy<Value = Labels> {
     select(vec![
         labels(&[("app", "x")]),
+        labels(&[("app", "x")]),
+        labels(&[("app", "y")]),
         labels(&[("app", "y")]),
         labels(&[("app", "x"), ("tier", "t")]),
         labels(&[("app", "y"), ("tier", "t"), ("of-no-selector", "1")]),
@@ -311,7 +313,7 @@ fn service() -> impl Strategy<Value = Service> {
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let cidrs = subsequence(vec!["10.0.0.0/29", "10.0.0.40/30", "fd00::/126"], 0..=2);
     (
-        vec(pod(), 2..=8),
+        vec(pod(), 2..=10),
         vec(policy(), 1..=6),
         prop_oneof![3 => Just(Vec::new()), 1 => vec(admin(), 1..=2)],
         vec(service(), 0..=4),
