@@ -174,6 +174,8 @@ fn platform() -> Vec<Object> {
                     None,
                     vec![AdminPort::Of(Protocol::Tcp, PortMatch::Range(5432, 5432))],
                 ),
+                // Never reached by what the rules before it match.
+                rule("after", Action::Allow, None, Vec::new()),
             ],
         ),
         admin(
