@@ -21,8 +21,8 @@ use cluster::{Question, cluster, object, questions, refused};
 use polproof_policy::model::Pod;
 use polproof_policy::reference::{self, Answer, Decided};
 use polproof_policy::{
-    Change, Direction, Endpoint, Expectation, IpOwner, Key, Kind, NamespacedName, Object, Snapshot,
-    State, UnknownReason,
+    Change, Direction, Endpoint, Expectation, IpOwner, Key, Kind, NamespacedName, Object, Query,
+    Snapshot, State, UnknownReason,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -257,6 +257,33 @@ proptest! {
         }
         state.set_refused_policies([]);
         assert_same(&before, &state.snapshot(), &questions)?;
+    }
+
+    #[test]
+    fn a_denial_that_does_not_depend_on_the_source_meets_everybody(
+        objects in cluster(),
+        questions in questions(6),
+    ) {
+        let snapshot = state_of(&objects).snapshot();
+        let pods = pods_of(&objects);
+        for question in &questions {
+            let asked = question.query(&pods);
+            let Endpoint::Pod(destination) = asked.destination else { continue };
+            let outside = Query { source: Endpoint::External, ..asked };
+            let denied = snapshot.evaluate(&outside).ingress.expectation == Expectation::Deny;
+            let uid = &destination.uid;
+            if !denied || snapshot.ingress_depends_on_source(uid, asked.protocol, asked.port) {
+                continue;
+            }
+            for pod in &pods {
+                if pod.host_network || pod.uid == destination.uid {
+                    continue;
+                }
+                let of_pod = Query { source: Endpoint::Pod(pod), ..asked };
+                let verdict = snapshot.evaluate(&of_pod).ingress;
+                prop_assert!(verdict.expectation != Expectation::Allow, "{:?}", of_pod);
+            }
+        }
     }
 
     #[test]
