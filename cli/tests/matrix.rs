@@ -200,30 +200,31 @@ spec: { containers: [{ name: c, image: i }] }
 }
 
 #[test]
-fn a_workload_template_is_an_end() {
-    let deployment = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: { namespace: shop, name: web }
-spec:
-  selector: { matchLabels: { app: web } }
-  template:
-    metadata: { labels: { app: web } }
-    spec: { containers: [{ name: c, image: i, ports: [{ containerPort: 8080 }] }] }
+fn a_workload_of_one_pod_is_asked_about_its_next_one() {
+    let one = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  namespace: shop
+  name: db-0
+  uid: a
+  ownerReferences: [{ apiVersion: apps/v1, kind: StatefulSet, name: db, uid: u, controller: true }]
+spec: { containers: [{ name: c, image: i }] }
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: { namespace: shop, name: deny }
-spec: { podSelector: {}, policyTypes: [Ingress] }
+metadata: { namespace: shop, name: peers, uid: b }
+spec: { podSelector: {}, ingress: [{ from: [{ podSelector: {} }], ports: [{ port: 7000 }] }] }
 "#;
-    let output = polproof_with(&["matrix", "-", "-o", "json"], deployment);
-    if output.status.code() == Some(2) {
-        // Files with templates alone are refused until they are read as pods: then there is something to look at.
-        assert!(stderr(&output).contains("there are no pods in standard input"));
-        return;
-    }
-    let matrix: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(matrix["ends"][0]["name"], "shop/deployment/web");
+    let output = polproof_with(&["matrix", "-", "-o", "csv"], one);
+    let text = stdout(&output);
+    let name = "shop/statefulset/db";
+    assert!(
+        text.contains(&format!("{name},{name},IPv4,TCP,7000,7000,allow,\n")),
+        "{text}{}",
+        stderr(&output)
+    );
+    assert!(text.contains(&format!("{name},{name},IPv4,UDP,1,65535,deny,\n")));
 }
 
 #[test]

@@ -140,7 +140,11 @@ struct Identity {
     refused: bool,
 }
 
-type IdentityKey = (Arc<str>, Vec<(Arc<str>, Arc<str>)>);
+/// Labels that some selector looks at.
+type Seeable = Vec<(Arc<str>, Arc<str>)>;
+
+/// Namespace and labels.
+type IdentityKey = (Arc<str>, Seeable);
 
 /// The names of a pod's ports, as far as a rule has them, with what they mean.
 type Profile = Vec<(Arc<str>, Protocol, u16)>;
@@ -168,7 +172,7 @@ pub(super) struct Classes {
     matching: HashMap<Arc<str>, Arc<[usize]>>,
     anywhere: Vec<(Selector, Vec<(Atom, usize)>)>,
     pod_selectors: Vec<Selector>,
-    pods_matched: HashMap<Vec<(Arc<str>, Arc<str>)>, Arc<[bool]>>,
+    pods_matched: HashMap<Seeable, Arc<[bool]>>,
 }
 
 impl Classes {

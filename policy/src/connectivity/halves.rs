@@ -79,7 +79,7 @@ fn pair<'a>(
             .flat_map(|two| left.iter().map(move |one| (one, two)))
             .find(|(one, two)| one.shares_node(two) && !one.is(two));
     }
-    let fits = |one: &Member, two: &Member| !one.is(two) && !(hosts && one.shares_node(two));
+    let fits = |one: &Member, two: &Member| !(one.is(two) || hosts && one.shares_node(two));
     left.iter()
         .map(|of| (of, two))
         .chain(right.iter().map(|of| (one, of)))

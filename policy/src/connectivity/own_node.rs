@@ -20,6 +20,9 @@ pub struct OwnNode {
 /// End, and the classes of its pod by family.
 type OnNode = (usize, [Option<usize>; 2]);
 
+/// Pairs of classes with their numbers of pairs of pods.
+type Counted = HashMap<(usize, usize), u64>;
+
 impl Connectivity {
     /// The verdicts between hostNetwork pods and the pods of their nodes, for the wanted pairs of ends.
     pub fn own_node(&mut self, wanted: impl Fn(usize, usize) -> bool) -> Vec<OwnNode> {
@@ -56,8 +59,7 @@ impl Connectivity {
                 }
             }
         }
-        let mut pairs: BTreeMap<(usize, usize), [HashMap<(usize, usize), u64>; 2]> =
-            BTreeMap::new();
+        let mut pairs: BTreeMap<(usize, usize), [Counted; 2]> = BTreeMap::new();
         let mut count = |source: &OnNode, destination: &OnNode| {
             if !wanted(source.0, destination.0) {
                 return;

@@ -114,7 +114,7 @@ fn endpoint(pod: Option<&Arc<Pod>>) -> Endpoint<'_> {
     pod.map_or(Endpoint::External, |pod| Endpoint::Pod(pod))
 }
 
-type Naive = BTreeMap<(usize, Family, u8, u16), (Counts, BTreeSet<String>)>;
+type Naive = BTreeMap<(usize, Family, u16), (Counts, BTreeSet<String>)>;
 
 /// Every pair of members, one by one: (other nodes, own node).
 fn naive(snapshot: &Snapshot, source: &End, destination: &End) -> (Naive, Naive) {
@@ -154,7 +154,7 @@ fn naive(snapshot: &Snapshot, source: &End, destination: &End) -> (Naive, Naive)
                             })
                             .expectation();
                         let of = if own { &mut found.1 } else { &mut found.0 };
-                        let (counts, reasons) = of.entry((at, family, at as u8, port)).or_default();
+                        let (counts, reasons) = of.entry((at, family, port)).or_default();
                         match expectation {
                             Expectation::Allow => counts.allow += 1,
                             Expectation::Deny => counts.deny += 1,
@@ -179,7 +179,7 @@ fn assert_cell(
     (outside, host): (bool, bool),
     what: &str,
 ) -> Result<(), TestCaseError> {
-    for ((at, of, _, port), (counts, reasons)) in naive {
+    for ((at, of, port), (counts, reasons)) in naive {
         if *of != family {
             continue;
         }

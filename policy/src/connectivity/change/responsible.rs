@@ -110,6 +110,7 @@ pub struct Policies {
 }
 
 /// A pair of ends in both states: (state, source, destination).
+#[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
     pub(super) before: (&'a Connectivity, usize, usize),
     pub(super) after: (&'a Connectivity, usize, usize),
