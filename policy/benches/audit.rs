@@ -5,7 +5,6 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
-    clippy::useless_conversion,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
@@ -62,7 +61,7 @@ fn mib(bytes: usize) -> f64 {
 
 fn main() {
     let defaults = ["--namespaces", "500"].into_iter().map(str::to_owned);
-    let sizes: Option<Sizes> = Sizes::from_args(defaults.chain(std::env::args().skip(1))).into();
+    let sizes: Option<Sizes> = Sizes::from_args(defaults.chain(std::env::args().skip(1)));
     let sizes = sizes.unwrap();
     figure("policies", sizes.policies as f64);
     figure("pods", sizes.pods as f64);

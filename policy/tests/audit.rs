@@ -11,6 +11,8 @@
     clippy::disallowed_methods
 )]
 
+#[path = "properties/admin.rs"]
+mod admin;
 #[path = "properties/cluster.rs"]
 mod cluster;
 

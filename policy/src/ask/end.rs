@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::error::AskError;
-use super::{UNKNOWN_V4, UNKNOWN_V6, near};
+use super::near;
 use crate::evaluate::Endpoint;
 use crate::model::{EndpointSlice, Family, NamespacedName, Pod, Service};
 use crate::state::{IpOwner, Snapshot};
@@ -78,11 +78,7 @@ impl Target {
             Self::Pod(_, Some(address)) | Self::Node(_, address) | Self::External(address) => {
                 only(address)
             }
-            Self::Pod(pod, None) if pod.ips.is_empty() => Some(match family {
-                Family::V4 => UNKNOWN_V4,
-                Family::V6 => UNKNOWN_V6,
-            }),
-            Self::Pod(pod, None) => pod.ips.iter().find_map(only),
+            Self::Pod(pod, None) => super::address(pod, family),
         }
     }
 

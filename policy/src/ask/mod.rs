@@ -17,11 +17,10 @@ mod service;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::explain::Explanation;
-use crate::model::{Family, Protocol};
+use crate::model::{Family, Pod, Protocol};
 
 pub use end::{Directory, End, Target};
 pub use error::{AskError, family_name};
-pub(crate) use near::distance;
 pub use pairs::{Pair, Pairs, Tally};
 
 /// Where a pod stands that has no IPv4 address yet, as in manifests written by hand: only an ipBlock of everything
@@ -29,6 +28,20 @@ pub use pairs::{Pair, Pairs, Tally};
 pub const UNKNOWN_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53));
 /// The same for IPv6 (RFC 3849).
 pub const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
+
+/// The address by which a pod is asked about in a family: its first one, or the unknown one if it has none of either family.
+pub fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
+    if pod.ips.is_empty() {
+        return Some(match family {
+            Family::V4 => UNKNOWN_V4,
+            Family::V6 => UNKNOWN_V6,
+        });
+    }
+    let addresses = pod.ips.iter().map(IpAddr::to_canonical);
+    addresses
+        .into_iter()
+        .find(|address| Family::of(*address) == family)
+}
 
 /// The port of a question that names none.
 pub const DEFAULT_PORT: u16 = 80;

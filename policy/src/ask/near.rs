@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::end::{Directory, short};
+use crate::similar::distance;
 use crate::state::Snapshot;
 
 /// How many similar names an error offers.
@@ -115,51 +116,4 @@ pub(super) fn namespaces(snapshot: &Snapshot, namespace: &str) -> Option<Vec<Str
         .filter_map(|there| Some((slips(namespace, there)?, format!("namespace {there}"))))
         .collect();
     Some(best(found))
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours between two names (optimal string alignment).
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    let mut earlier = None;
-    for (i, left) in a.chars().enumerate() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i + 1);
-        for (j, right) in b.iter().enumerate() {
-            let mut best = (at(&last, j) + usize::from(left != *right))
-                .min(at(&last, j + 1) + 1)
-                .min(at(&row, j) + 1);
-            let swapped = j > 0 && earlier == Some(*right) && b.get(j - 1) == Some(&left);
-            if swapped {
-                best = best.min(at(&before_last, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        earlier = Some(left);
-        before_last = std::mem::replace(&mut last, row);
-    }
-    at(&last, b.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [
-            ("", "", 0),
-            ("web", "web", 0),
-            ("wbe", "web", 1),
-            ("wbe", "db", 2),
-            ("ab", "ba", 1),
-            ("we", "web", 1),
-            ("kitten", "sitting", 3),
-        ] {
-            assert_eq!(distance(a, b), d, "{a} {b}");
-            assert_eq!(distance(b, a), d, "{b} {a}");
-        }
-    }
 }

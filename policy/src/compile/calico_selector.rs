@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::foreign::NAMESPACE_NAME;
+use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::Requirement;
 
 /// Parentheses and negations within one another; beyond, and past [`MAX_LENGTH`], everything is selected.
@@ -19,7 +19,7 @@ pub(super) fn pods(expression: &str) -> (Vec<Requirement>, Vec<Requirement>) {
     for requirement in requirements(expression) {
         match key(&requirement) {
             "projectcalico.org/namespace" => {
-                of_namespace.push(renamed(requirement, NAMESPACE_NAME));
+                of_namespace.push(renamed(requirement, NAMESPACE_NAME_LABEL));
             }
             // Labels that Calico adds: of orchestrators, namespaces (`pcns.`) and service accounts (`pcsa.`).
             ours if ours.starts_with("projectcalico.org/") => {}
@@ -35,7 +35,7 @@ pub(super) fn namespaces(expression: &str) -> Vec<Requirement> {
     requirements(expression)
         .into_iter()
         .filter_map(|requirement| match key(&requirement) {
-            "projectcalico.org/name" => Some(renamed(requirement, NAMESPACE_NAME)),
+            "projectcalico.org/name" => Some(renamed(requirement, NAMESPACE_NAME_LABEL)),
             ours if ours.starts_with("projectcalico.org/") => None,
             _ => Some(requirement),
         })

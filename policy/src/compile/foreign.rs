@@ -11,12 +11,10 @@ use super::calico_selector;
 use super::json::{metadata, object};
 use super::path::Path;
 use super::{Refusal, id_of, labels_of, name_of, subject, uid_of, validate};
+use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::{
     ForeignEffect, ForeignKind, ForeignPolicy, ForeignScope, NamespacedName, Requirement, Selector,
 };
-
-/// The label that every namespace has.
-pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Converts a policy of a CNI's own API.
 pub(super) fn foreign_policy(kind: ForeignKind, value: &Value) -> Result<ForeignPolicy, Refusal> {
@@ -231,7 +229,7 @@ fn put(
         Some(_) => return,
     };
     if name == "io.kubernetes.pod.namespace" {
-        namespaces.push(requirement(Arc::from(NAMESPACE_NAME)));
+        namespaces.push(requirement(Arc::from(NAMESPACE_NAME_LABEL)));
     } else if let Some(label) = name.strip_prefix("io.cilium.k8s.namespace.labels.") {
         namespaces.push(requirement(Arc::from(label)));
     } else if !name.starts_with("io.cilium.") && !name.starts_with("io.kubernetes.") {

@@ -22,7 +22,6 @@ mod ports;
 mod rules;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -41,13 +40,9 @@ pub use outside::blocks;
 pub use own_node::OwnNode;
 pub use ports::{Access, CellId, Counts, PROTOCOLS, Ports, Segment};
 
-use crate::model::{Family, Pod};
+use crate::ask::address;
+use crate::model::Family;
 use crate::state::Snapshot;
-
-/// Where a pod without an address stands (manifests have none): only a block of everything holds it.
-const UNKNOWN_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53));
-/// As [`UNKNOWN_V4`].
-const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
 
 /// The families, in the order in which cells hold them.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -325,20 +320,6 @@ const fn pairs(same: bool, left: u64, right: u64) -> u64 {
     } else {
         left.saturating_mul(right)
     }
-}
-
-/// The address that a pod is asked about.
-fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
-    if pod.ips.is_empty() {
-        return Some(match family {
-            Family::V4 => UNKNOWN_V4,
-            Family::V6 => UNKNOWN_V6,
-        });
-    }
-    pod.ips
-        .iter()
-        .map(IpAddr::to_canonical)
-        .find(|ip| Family::of(*ip) == family)
 }
 
 /// The families that pods have; those that policies speak of if pods have no addresses at all.

@@ -5,12 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::ask::distance;
-use crate::model::{Labels, Requirement, Selector};
+use crate::model::{Labels, NAMESPACE_NAME_LABEL, Requirement, Selector};
+use crate::similar::similar;
 use crate::state::Snapshot;
-
-/// The label that every namespace has.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Whose labels they are.
 #[derive(Clone, Copy, Debug)]
@@ -160,14 +157,4 @@ impl<'s> Census<'s> {
             .min()
             .map(|(_, meant)| meant)
     }
-}
-
-/// How far two texts are apart, if they are similar: equal but for case, or few slips of the keyboard for their length.
-fn similar(a: &str, b: &str) -> Option<usize> {
-    if a.eq_ignore_ascii_case(b) {
-        return Some(0);
-    }
-    let longest = a.chars().count().max(b.chars().count());
-    let far = distance(a, b);
-    (far <= (longest / 3).min(2)).then_some(far)
 }

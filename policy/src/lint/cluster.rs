@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::classes::Classes;
@@ -11,17 +10,13 @@ use super::finding::{Posture, Summary};
 use super::matching::{Matching, Namespaces};
 use super::rules::{DIRECTIONS, RuleAt, is_default_deny, rules};
 use super::{Input, Options, Refused};
+use crate::ask::UNKNOWN_V4;
 use crate::evaluate::{End, Endpoint, Isolation, Query, isolation_of};
 use crate::model::{
     Direction, Family, Labels, NamespacedName, NetworkPolicy, Peer, Pod, Protocol, Selector,
 };
 use crate::similar::NearMiss;
 use crate::state::Snapshot;
-
-/// Where a pod without an address stands for IPv4: only an ipBlock of everything holds it.
-pub(crate) const UNKNOWN_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53));
-/// Where a pod without an address stands for IPv6.
-pub(crate) const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53));
 
 /// What the lints look at.
 pub(crate) struct Cluster<'a> {
@@ -258,18 +253,6 @@ impl<'a> Cluster<'a> {
             .into_iter()
             .any(|policy| is_default_deny(policy, direction))
     }
-}
-
-/// The first address of a pod of a family. Without any address it stands at an unknown one of either family.
-pub(crate) fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
-    if pod.ips.is_empty() {
-        return Some(match family {
-            Family::V4 => UNKNOWN_V4,
-            Family::V6 => UNKNOWN_V6,
-        });
-    }
-    let mut of_family = pod.ips.iter().filter(|ip| Family::of(**ip) == family);
-    of_family.next().copied()
 }
 
 fn isolation<'s>(snapshot: &'s Snapshot, pod: &Pod, direction: Direction) -> Option<&'s Isolation> {

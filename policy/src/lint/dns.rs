@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::cluster::{Cluster, address};
-use super::matching::NAMESPACE_NAME;
+use super::cluster::Cluster;
+use crate::ask::address;
 use crate::evaluate::{Endpoint, Expectation, Query};
+use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::{
     ContainerPort, Direction, Family, Kind, Labels, NamespacedName, NetworkPolicy, Object, Peer,
     Pod, Protocol, Requirement, Selector, Uid,
@@ -134,7 +135,7 @@ impl Dns {
     /// Whether a namespace selector names the namespace of an assumed server: it is then no mistake that the input lacks it.
     pub(super) fn assumes_namespace(&self, selector: &Selector) -> bool {
         self.assumed
-            && selector.match_labels.contains_key(NAMESPACE_NAME)
+            && selector.match_labels.contains_key(NAMESPACE_NAME_LABEL)
             && self.servers.iter().any(|server| {
                 let labels = self.snapshot.namespace_labels(&server.id.namespace);
                 selector.matches(&labels)
@@ -148,7 +149,7 @@ impl Dns {
         };
         let named = namespaces
             .as_ref()
-            .is_some_and(|of| of.match_labels.contains_key(NAMESPACE_NAME));
+            .is_some_and(|of| of.match_labels.contains_key(NAMESPACE_NAME_LABEL));
         let labels = pods.as_ref().map(|pods| &pods.match_labels);
         let labelled = labels.is_some_and(|labels| !labels.is_empty());
         let selects = |server: &Arc<Pod>| {

@@ -10,9 +10,6 @@ use crate::model::{Labels, Peer, Pod, Selector};
 use crate::similar::{NearMiss, Vocabulary, near_miss};
 use crate::state::Snapshot;
 
-/// The label that every namespace has.
-pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
-
 /// Namespaces by name.
 pub(crate) type Namespaces = Rc<[Arc<str>]>;
 

@@ -6,7 +6,7 @@ use super::finding::{Findings, Severity};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::cluster::address;
+use crate::ask::address;
 use crate::evaluate::{Decision, Endpoint, Expectation, Query};
 use crate::model::{Family, Pod, Protocol};
 

@@ -5,8 +5,8 @@ use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
 use std::sync::Arc;
 
-use super::matching::NAMESPACE_NAME;
 use super::peers::{Means, Selection};
+use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::Selector;
 
 pub(super) const LINT: Lint = Lint {
@@ -57,7 +57,7 @@ fn suggestion(cluster: &Cluster<'_>, selector: &Selector) -> Option<String> {
                 .any(|assumed| assumed == *name)
     };
     match selector.match_labels.values().find(named) {
-        Some(name) => Some(format!("{NAMESPACE_NAME}={name}")),
+        Some(name) => Some(format!("{NAMESPACE_NAME_LABEL}={name}")),
         None => Some(cluster.namespace_near_miss(selector)?.suggestion()),
     }
 }

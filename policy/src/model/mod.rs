@@ -104,6 +104,9 @@ impl Family {
     }
 }
 
+/// The label that every namespace has, whatever its object says: its own name.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// Labels, sorted by key.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 

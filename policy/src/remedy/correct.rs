@@ -5,11 +5,10 @@ use std::sync::Arc;
 use super::Choice;
 use super::edits::rule_mut;
 use crate::lint::{Cluster, Finding};
-use crate::model::{NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Selector};
+use crate::model::{
+    NAMESPACE_NAME_LABEL, NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Selector,
+};
 use crate::similar::NearMiss;
-
-/// The label that every namespace has.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Where in a policy a subject points: `ns/policy:direction[i].from[j]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +109,7 @@ fn peer(
             match by_name {
                 Some((key, name)) => {
                     namespaces.match_labels.remove(&key);
-                    let key = Arc::from(NAMESPACE_NAME);
+                    let key = Arc::from(NAMESPACE_NAME_LABEL);
                     namespaces.match_labels.insert(key, name);
                     true
                 }
@@ -128,7 +127,7 @@ fn peer(
             let name = Arc::from(name);
             selector
                 .match_labels
-                .insert(Arc::from(NAMESPACE_NAME), name);
+                .insert(Arc::from(NAMESPACE_NAME_LABEL), name);
             *namespaces = Some(selector);
             true
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Draft, isolate};
 use crate::lint::{Audit, Finding};
-use crate::model::{Direction, NetworkPolicy, Peer, Rule, Selector};
+use crate::model::{Direction, NAMESPACE_NAME_LABEL, NetworkPolicy, Peer, Rule, Selector};
 
 /// A rule that selects peers in more namespaces than this is for a person to mirror.
 const MOST_NAMESPACES: usize = 50;
@@ -103,7 +103,7 @@ fn mirror(
 ) -> Vec<(Place, Rule)> {
     let mut own_namespace = Selector::default();
     own_namespace.match_labels.insert(
-        "kubernetes.io/metadata.name".into(),
+        NAMESPACE_NAME_LABEL.into(),
         Arc::clone(&policy.id.namespace),
     );
     let mut mirrors = Vec::new();

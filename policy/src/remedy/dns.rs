@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Draft, isolate};
 use crate::lint::{Audit, Options};
-use crate::model::{Peer, PolicyPort, PortMatch, Protocol, Rule, Selector};
+use crate::model::{NAMESPACE_NAME_LABEL, Peer, PolicyPort, PortMatch, Protocol, Rule, Selector};
 
 pub(super) fn add(audit: &Audit, options: &Options, draft: &mut Draft<'_>) {
     let mut lacking: BTreeMap<Arc<str>, BTreeSet<String>> = BTreeMap::new();
@@ -49,10 +49,9 @@ fn isolated(namespace: &str, draft: &Draft<'_>) -> Vec<Selector> {
 fn rule(options: &Options, draft: &Draft<'_>) -> Rule {
     let peers = options.dns.iter().map(|(namespace, pods)| {
         let mut namespaces = Selector::default();
-        namespaces.match_labels.insert(
-            "kubernetes.io/metadata.name".into(),
-            namespace.as_str().into(),
-        );
+        namespaces
+            .match_labels
+            .insert(NAMESPACE_NAME_LABEL.into(), namespace.as_str().into());
         Peer::Pods {
             namespaces: Some(namespaces),
             pods: Some(pods.clone()),

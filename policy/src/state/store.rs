@@ -9,13 +9,11 @@ use super::RefusedPolicies;
 use super::claims::Claims;
 use super::pods::{Pods, UidHash};
 use crate::evaluate::{End, Endpoint, PodEntry, SeenAs};
+use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::{
     AdminPolicy, EndpointSlice, Family, ForeignPolicy, Kind, Labels, Namespace, NamespacedName,
     NetworkPolicy, Node, Object, Service, Uid,
 };
-
-/// The label that every namespace has, whatever its object says.
-pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 type ByName<V> = imbl::OrdMap<NamespacedName, V>;
 
