@@ -8,8 +8,8 @@ use polproof_proto::v1;
 
 use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Overall, Policy, Sample, State,
-    Status, Walk,
+    Cluster, Cni, Denier, End, Family, Finding, Judged, Loss, Node, Overall, Policy, PolicyCount,
+    Sample, State, Status, Walk,
 };
 
 fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
@@ -105,6 +105,7 @@ fn denier(policy: v1::DecidingPolicy) -> Denier {
         uid: printable(object.uid),
         generation: policy.generation,
         rules_without_match: policy.rules_without_match,
+        denying_rule: policy.denying_rule,
     }
 }
 
@@ -156,6 +157,15 @@ fn cluster(state: v1::SnapshotState) -> Cluster {
         ready: state.ready,
         source: printable(state.source),
         policies: state.policies,
+        other_policies: state
+            .other_policies
+            .into_iter()
+            .map(|of| PolicyCount {
+                kind: printable(of.kind),
+                count: of.count,
+                evaluated: of.evaluated,
+            })
+            .collect(),
         pods: state.pods,
         refused: state.refused.into_iter().map(printable).collect(),
         problem: printable(state.problem),

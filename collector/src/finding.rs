@@ -118,7 +118,7 @@ pub struct Denier {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// "NetworkPolicy".
+    /// "NetworkPolicy", "AdminNetworkPolicy", ...
     pub kind: String,
     /// `metadata.uid`.
     pub uid: String,
@@ -126,6 +126,9 @@ pub struct Denier {
     pub generation: i64,
     /// Indices of the rules that did not match.
     pub rules: Vec<u32>,
+    /// Index of the rule that denies, in a policy of the admin or baseline tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
 }
 
 /// What identifies a finding: equal keys are one finding, counted.
@@ -196,6 +199,10 @@ impl Key {
             part(&policy.generation.to_string());
             part(&policy.rules.len().to_string());
             for rule in &policy.rules {
+                part(&rule.to_string());
+            }
+            if let Some(rule) = policy.rule {
+                part("rule");
                 part(&rule.to_string());
             }
         }
