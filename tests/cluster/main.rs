@@ -21,6 +21,7 @@ mod once;
 mod rights;
 mod shared;
 mod sources;
+mod tier_cases;
 mod tiers;
 mod validation;
 mod whole;
