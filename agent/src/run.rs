@@ -333,6 +333,7 @@ impl Figures {
                 }
                 .to_owned(),
                 policies: view.snapshot.count(Kind::NetworkPolicy) as u64,
+                other_policies: view.other_policies().collect(),
                 pods: view.snapshot.count(Kind::Pod) as u64,
                 refused: view
                     .refused

@@ -97,6 +97,18 @@ impl Metrics {
         self.add(name, help, Kind::Gauge, label, Box::new(|| 1));
     }
 
+    /// Adds a figure that goes up and down, one of several told apart by a label.
+    pub fn labelled_gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        (label, value): (&'static str, impl Into<String>),
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let label = Some((label, value.into()));
+        self.add(name, help, Kind::Gauge, label, Box::new(read));
+    }
+
     /// Adds a figure that only grows, one of several told apart by a label.
     pub fn labelled(
         &mut self,

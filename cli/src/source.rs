@@ -65,7 +65,9 @@ async fn cluster(source: &Source) -> Result<Loaded, Failure> {
     let view = polproof_cluster::kubernetes::load(config, PATIENCE)
         .await
         .map_err(|error| match error {
-            ClusterError::NotListed { .. } => Failure::away(error.to_string()),
+            ClusterError::NotListed { .. } | ClusterError::NotRead { .. } => {
+                Failure::away(error.to_string())
+            }
             _ => Failure::usage(error.to_string()),
         })?;
     if let Some(problem) = &view.problem {

@@ -269,6 +269,17 @@ fn remark_cluster(who: &str, cluster: &Cluster, remarks: &mut Vec<String>) {
             cluster.problem
         ));
     }
+    for of in cluster.other_policies.iter().filter(|of| !of.evaluated) {
+        let (are, them) = if of.count == 1 {
+            ("is", "it")
+        } else {
+            ("are", "they")
+        };
+        remarks.push(format!(
+            "{who} knows of {} {}, which {are} recognised and not evaluated: what {them} may let through is inconclusive",
+            of.count, of.kind,
+        ));
+    }
     for refused in cluster.refused.iter().take(NAMED) {
         remarks.push(format!("{who} leaves out {refused}"));
     }

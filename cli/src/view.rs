@@ -87,9 +87,9 @@ pub(crate) struct End {
 pub(crate) struct Denier {
     /// `ingress` or `egress`.
     pub(crate) direction: &'static str,
-    /// `NetworkPolicy`.
+    /// `NetworkPolicy`, `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy`, `ClusterNetworkPolicy`.
     pub(crate) kind: String,
-    /// Its namespace.
+    /// Its namespace; empty if it has none.
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) name: String,
@@ -99,6 +99,9 @@ pub(crate) struct Denier {
     pub(crate) generation: i64,
     /// Indices of its rules; none admits the connection.
     pub(crate) rules_without_match: Vec<u32>,
+    /// Index of the rule that denies the connection, of a policy of the admin or baseline tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) denying_rule: Option<u32>,
 }
 
 /// One attempt.
@@ -133,6 +136,17 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<Node>,
 }
 
+/// Policies of one kind beside NetworkPolicy.
+#[derive(Debug, Serialize)]
+pub(crate) struct PolicyCount {
+    /// The kind.
+    pub(crate) kind: String,
+    /// How many there are.
+    pub(crate) count: u64,
+    /// Whether verdicts take them into account.
+    pub(crate) evaluated: bool,
+}
+
 /// All nodes together.
 #[derive(Debug, Serialize)]
 pub(crate) struct Overall {
@@ -163,6 +177,8 @@ pub(crate) struct Cluster {
     pub(crate) source: String,
     /// NetworkPolicies.
     pub(crate) policies: u64,
+    /// Policies of other kinds.
+    pub(crate) other_policies: Vec<PolicyCount>,
     /// Pods.
     pub(crate) pods: u64,
     /// Objects left out, with the reason.

@@ -287,7 +287,9 @@ fn denied_by_first(policies: &[Denier]) -> String {
 }
 
 fn policy_name(policy: &Denier) -> String {
-    if policy.namespace.is_empty() {
+    if let Some(rule) = policy.denying_rule {
+        format!("{}/{} rule {rule}", policy.kind, policy.name)
+    } else if policy.namespace.is_empty() {
         policy.name.clone()
     } else {
         format!("{}/{}", policy.namespace, policy.name)
@@ -310,6 +312,9 @@ fn denied_by(policies: &[Denier]) -> String {
             .iter()
             .filter(|policy| policy.direction == direction)
             .map(|policy| {
+                if policy.denying_rule.is_some() {
+                    return policy_name(policy);
+                }
                 let rules = match policy.rules_without_match.len() {
                     0 => "no rule".to_owned(),
                     1 => "its rule does not match".to_owned(),

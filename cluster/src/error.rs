@@ -66,6 +66,12 @@ pub enum ClusterError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// It is of no use to wait: the credentials are refused, a right is missing, or nobody answers.
+    #[error("the cluster cannot be read: {problem}")]
+    NotRead {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// Changes of a folder cannot be followed.
     #[error(
         "{path}: changes cannot be followed: {problem}; raise fs.inotify.max_user_watches or max_user_instances if they are used up"

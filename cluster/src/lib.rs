@@ -12,6 +12,7 @@
 //! are get, list and watch. A source that is away keeps the last good view and says so in
 //! [`View::problem`]; a delete is never lost, because a list replaces everything as a diff.
 
+mod counts;
 mod error;
 pub mod kubernetes;
 pub mod manifests;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 
 use polproof_policy::{Key, Kind, NamespacedName, Snapshot, State};
 
+pub use counts::{PolicyCount, spoken};
 pub use error::ClusterError;
 
 /// Where a view comes from.

@@ -86,38 +86,47 @@ pub(crate) enum Compiled {
     Refused(Key, Refused),
 }
 
+impl Compiled {
+    /// What became of the compilation of the object with this key. `origin` (a file) is named in a refusal.
+    pub(crate) fn of(key: Key, compiled: Result<Object, Refusal>, origin: Option<&str>) -> Self {
+        let refusal = match compiled {
+            Ok(object) => return Self::Sound(object),
+            Err(refusal) => refusal,
+        };
+        let object = match origin {
+            Some(origin) => format!("{} ({origin})", refusal.object),
+            None => refusal.object,
+        };
+        let reason = format!("{}: {}; {}", refusal.field, refusal.problem, refusal.remedy);
+        let refused = Refused {
+            key: key.clone(),
+            object,
+            reason,
+        };
+        Self::Refused(key, refused)
+    }
+}
+
 /// Compiles an object. `origin` (a file) is named in a refusal.
 pub(crate) fn compile_object<K: Watched>(object: &K, origin: Option<&str>) -> Compiled {
-    match object.compile() {
-        Ok(object) => Compiled::Sound(object),
-        Err(refusal) => {
-            let name = match origin {
-                Some(origin) => format!("{} ({origin})", refusal.object),
-                None => refusal.object.clone(),
-            };
-            Compiled::Refused(
-                key_of(object),
-                Refused {
-                    key: key_of(object),
-                    object: name,
-                    reason: format!("{}: {}; {}", refusal.field, refusal.problem, refusal.remedy),
-                },
-            )
-        }
-    }
+    Compiled::of(key_of(object), object.compile(), origin)
 }
 
 /// The key under which the state holds an object, also if it is refused.
 pub(crate) fn key_of<K: Watched>(object: &K) -> Key {
-    let meta: &ObjectMeta = object.meta();
+    key_in(K::KIND, K::NAMESPACED, object.meta())
+}
+
+/// The same of an object of any kind.
+pub(crate) fn key_in(kind: Kind, namespaced: bool, meta: &ObjectMeta) -> Key {
     let namespace = match meta.namespace.as_deref() {
-        _ if !K::NAMESPACED => "",
+        _ if !namespaced => "",
         None | Some("") => "default",
         Some(namespace) => namespace,
     };
     let name = meta.name.as_deref().unwrap_or_default();
     Key {
-        kind: K::KIND,
+        kind,
         id: NamespacedName::new(namespace, name),
         uid: Uid(Arc::from(meta.uid.as_deref().unwrap_or_default())),
     }

@@ -236,6 +236,7 @@ fn denier(policy: v1::DecidingPolicy) -> Result<Denier, Bad> {
         uid: object.uid,
         generation: policy.generation,
         rules,
+        rule: policy.denying_rule,
     })
 }
 

@@ -118,7 +118,7 @@ pub struct Denier {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// "NetworkPolicy".
+    /// "NetworkPolicy", "AdminNetworkPolicy", ...
     pub kind: String,
     /// `metadata.uid`.
     pub uid: String,
@@ -126,6 +126,9 @@ pub struct Denier {
     pub generation: i64,
     /// Indices of the rules that did not match.
     pub rules: Vec<u32>,
+    /// Index of the rule that denies, in a policy of the admin or baseline tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
 }
 
 /// What identifies a finding: equal keys are one finding, counted.
@@ -196,6 +199,10 @@ impl Key {
             part(&policy.generation.to_string());
             part(&policy.rules.len().to_string());
             for rule in &policy.rules {
+                part(&rule.to_string());
+            }
+            if let Some(rule) = policy.rule {
+                part("rule");
                 part(&rule.to_string());
             }
         }
@@ -283,4 +290,56 @@ impl Finding {
             .saturating_sub(self.retracted)
             .max(self.settled)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn key(rule: Option<u32>) -> Key {
+        Key {
+            kind: Kind::Unenforced,
+            source: End::External,
+            source_ip: "203.0.113.9".parse().unwrap(),
+            destination: End::External,
+            destination_ip: "10.0.0.2".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            policies: vec![Denier {
+                direction: Direction::Ingress,
+                namespace: String::new(),
+                name: "guard".to_owned(),
+                kind: "AdminNetworkPolicy".to_owned(),
+                uid: "u".to_owned(),
+                generation: 1,
+                rules: Vec::new(),
+                rule,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_rule_that_denies_is_part_of_the_identity() {
+        let ids: std::collections::BTreeSet<String> = [None, Some(0), Some(1)]
+            .map(|rule| key(rule).id())
+            .into_iter()
+            .collect();
+        assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
+    fn a_key_that_was_stored_before_there_were_such_rules_is_read_and_keeps_its_identity() {
+        let stored = serde_json::to_value(key(None)).unwrap();
+        assert!(stored["policies"][0].get("rule").is_none(), "{stored}");
+        let read: Key = serde_json::from_value(stored).unwrap();
+        assert_eq!(read, key(None));
+        // It depends on nothing that a version may change.
+        assert_eq!(read.id(), ID_BEFORE);
+        let new = serde_json::to_value(key(Some(4))).unwrap();
+        assert_eq!(serde_json::from_value::<Key>(new).unwrap(), key(Some(4)));
+    }
+
+    const ID_BEFORE: &str = "13c2466e9f8579e7e76cf2a5e00bb9ce";
 }

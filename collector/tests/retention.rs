@@ -181,7 +181,14 @@ async fn what_agents_say_is_harmless_and_short() {
             snapshot: Some(v1::SnapshotState {
                 source: evil.clone(),
                 refused: vec![long; 3],
-                problem: evil,
+                problem: evil.clone(),
+                other_policies: vec![
+                    v1::PolicyCount {
+                        kind: evil,
+                        ..v1::PolicyCount::default()
+                    };
+                    200
+                ],
                 ..v1::SnapshotState::default()
             }),
             ..v1::Heartbeat::default()
@@ -207,6 +214,8 @@ async fn what_agents_say_is_harmless_and_short() {
         snapshot.source,
         snapshot.problem,
     ];
+    assert_eq!(snapshot.other_policies.len(), 20);
+    all.extend(snapshot.other_policies.into_iter().map(|of| of.kind));
     all.extend([status.cni[0].remedy.clone(), status.cni[0].evidence.clone()]);
     all.extend(snapshot.refused);
     for text in all {

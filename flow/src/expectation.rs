@@ -4,13 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use polproof_policy::model::{NetworkPolicy, Pod};
+use polproof_policy::model::Pod;
 use polproof_policy::{
-    Direction, DirectionVerdict, Endpoint, Expectation, IpOwner, Protocol, Query, Snapshot, Uid,
+    Direction, Endpoint, Expectation, IpOwner, Protocol, Query, Snapshot, Uid, Verdict,
 };
 
 use crate::attempt::Side;
-use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
+use crate::denier::{self, Denier};
+use crate::finding::{End, FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
 use crate::record::NetnsCookie;
 
@@ -45,7 +46,7 @@ pub(crate) enum Peer {
 pub(crate) struct Denial {
     pub(crate) key: Arc<FindingKey>,
     /// Those that deny, or, over a time, those that denied throughout it.
-    pub(crate) policies: Vec<(Direction, Arc<NetworkPolicy>)>,
+    pub(crate) policies: Vec<(Direction, Denier)>,
 }
 
 /// What is to be said of an attempt under one snapshot.
@@ -81,7 +82,7 @@ impl Judgement {
                 Call::Undecided(*after)
             }
             (Call::Deny(before), Call::Deny(after)) => {
-                if same_policies(&before.policies, &after.policies) {
+                if before.policies == after.policies {
                     Call::Deny(Arc::clone(after))
                 } else {
                     let policies: Vec<_> = after
@@ -91,7 +92,7 @@ impl Judgement {
                             before
                                 .policies
                                 .iter()
-                                .any(|(d, p)| d == direction && same_policy(p, policy))
+                                .any(|(d, p)| d == direction && p.same_policy(policy))
                         })
                         .cloned()
                         .collect();
@@ -131,26 +132,13 @@ impl Judgement {
             && denial.key.destination == key.destination
             && denial.key.policies.iter().any(|now| {
                 key.policies.iter().any(|then| {
-                    then.uid == now.uid
+                    then.kind == now.kind
+                        && then.uid == now.uid
                         && then.generation == now.generation
                         && then.direction == now.direction
                 })
             })
     }
-}
-
-fn same_policy(a: &Arc<NetworkPolicy>, b: &Arc<NetworkPolicy>) -> bool {
-    Arc::ptr_eq(a, b) || a == b
-}
-
-fn same_policies(
-    a: &[(Direction, Arc<NetworkPolicy>)],
-    b: &[(Direction, Arc<NetworkPolicy>)],
-) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|((da, pa), (db, pb))| da == db && same_policy(pa, pb))
 }
 
 /// Addresses that identify nobody: they are valid on one link only, or no sender's at all.
@@ -269,33 +257,29 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         {
             Call::Undecided(InconclusiveReason::SourceUnidentified)
         }
-        Expectation::Deny => {
-            let mut policies = Vec::new();
-            deny(&verdict.ingress, Direction::Ingress, &mut policies);
-            deny(&verdict.egress, Direction::Egress, &mut policies);
-            let key = finding_key(&query, &policies);
-            Call::Deny(Arc::new(Denial {
-                key: Arc::new(key),
-                policies,
-            }))
-        }
+        Expectation::Deny => denied(snapshot, &verdict, &query),
     };
     Judgement { peer, call }
 }
 
-fn deny(
-    verdict: &DirectionVerdict<'_>,
-    direction: Direction,
-    out: &mut Vec<(Direction, Arc<NetworkPolicy>)>,
-) {
-    if verdict.expectation == Expectation::Deny {
-        out.extend(
-            verdict
-                .isolating
-                .iter()
-                .map(|policy| (direction, Arc::clone(policy))),
-        );
+/// Whom a denial accuses: those who deny in a direction in which no policy of a CNI's own may admit it all the same.
+fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'_>) -> Call {
+    let mut policies = Vec::new();
+    for (direction, said, end) in [
+        (Direction::Ingress, &verdict.ingress, query.destination),
+        (Direction::Egress, &verdict.egress, query.source),
+    ] {
+        if said.expectation == Expectation::Deny
+            && !denier::may_be_admitted(snapshot, direction, end)
+        {
+            policies.extend(denier::of(said).map(|denier| (direction, denier)));
+        }
     }
+    if policies.is_empty() {
+        return Call::Undecided(InconclusiveReason::ForeignPolicy);
+    }
+    let key = Arc::new(finding_key(query, &policies));
+    Call::Deny(Arc::new(Denial { key, policies }))
 }
 
 fn end_of(endpoint: Endpoint<'_>) -> End {
@@ -306,22 +290,10 @@ fn end_of(endpoint: Endpoint<'_>) -> End {
     }
 }
 
-fn finding_key(query: &Query<'_>, policies: &[(Direction, Arc<NetworkPolicy>)]) -> FindingKey {
-    let mut deciding: Vec<DecidingPolicy> = policies
+fn finding_key(query: &Query<'_>, policies: &[(Direction, Denier)]) -> FindingKey {
+    let mut deciding: Vec<_> = policies
         .iter()
-        .map(|(direction, policy)| {
-            let rules = match direction {
-                Direction::Ingress => policy.ingress.len(),
-                Direction::Egress => policy.egress.len(),
-            };
-            DecidingPolicy {
-                direction: *direction,
-                id: policy.id.clone(),
-                uid: policy.uid.clone(),
-                generation: policy.generation,
-                rules: u32::try_from(rules).unwrap_or(u32::MAX),
-            }
-        })
+        .map(|(direction, denier)| denier.deciding(*direction))
         .collect();
     deciding.sort_unstable();
     FindingKey {

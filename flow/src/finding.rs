@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use polproof_policy::{Direction, NamespacedName, Protocol, Uid};
+use polproof_policy::{Direction, Kind, NamespacedName, Protocol, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Instant, Record};
@@ -26,19 +26,31 @@ pub enum FindingKind {
     Unenforced,
 }
 
-/// A policy that isolates an end and admits the connection by none of its rules.
+/// A policy that denies: a NetworkPolicy that isolates an end and admits the connection by none of its rules, or one of the
+/// admin or baseline tier with a rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DecidingPolicy {
     /// The direction that it denies.
     pub direction: Direction,
-    /// Namespace and name.
+    /// Namespace (empty if cluster-scoped) and name.
     pub id: NamespacedName,
+    /// NetworkPolicy, AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy.
+    pub kind: Kind,
     /// `metadata.uid`.
     pub uid: Uid,
     /// `metadata.generation`.
     pub generation: i64,
-    /// How many rules it has in the direction (all were looked at, none matched).
-    pub rules: u32,
+    /// What in it denies.
+    pub by: DeniedBy,
+}
+
+/// What in a policy denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DeniedBy {
+    /// That it isolates: so many rules it has in the direction, all were looked at, and none matched.
+    NoRule(u32),
+    /// This rule of the direction, by index in the object as written.
+    Rule(u32),
 }
 
 /// What identifies a finding: equal keys are one finding, counted.
@@ -131,11 +143,13 @@ pub enum InconclusiveReason {
     StateEvicted,
     /// The programs were attached only after the pod could already talk.
     AttachedLate,
+    /// The policies deny it, and a policy of a CNI's own API, which is not evaluated, may admit it.
+    ForeignPolicy,
 }
 
 impl InconclusiveReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::WithinGrace,
         Self::SourceUnidentified,
         Self::SourceIsNode,
@@ -149,6 +163,7 @@ impl InconclusiveReason {
         Self::SnapshotNotReady,
         Self::StateEvicted,
         Self::AttachedLate,
+        Self::ForeignPolicy,
     ];
 }
 

@@ -8,6 +8,7 @@
 //! is an argument. `Inconclusive(reason)` is a value here, never an error.
 
 mod attempt;
+mod denier;
 mod early;
 mod expectation;
 pub mod finding;

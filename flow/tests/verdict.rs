@@ -8,10 +8,12 @@
 
 mod world;
 
-use polproof_flow::finding::{Answer, End, FindingKind, InconclusiveReason as Reason, Report};
+use polproof_flow::finding::{
+    Answer, DeniedBy, End, FindingKind, InconclusiveReason as Reason, Report,
+};
 use polproof_flow::netns::{Hook, NetnsEvent};
 use polproof_flow::{Judge, Settings};
-use polproof_policy::{Direction, State};
+use polproof_policy::{Direction, Kind, State};
 use world::*;
 
 /// The report on one answered attempt at 100 s.
@@ -62,8 +64,13 @@ fn a_denied_connection_that_was_answered_is_observed_and_then_settled() {
     assert_eq!(delta.key.policies.len(), 1);
     let policy = &delta.key.policies[0];
     assert_eq!(
-        (policy.direction, policy.generation, policy.rules),
-        (Direction::Ingress, 1, 1)
+        (policy.direction, policy.generation, policy.kind, policy.by),
+        (
+            Direction::Ingress,
+            1,
+            Kind::NetworkPolicy,
+            DeniedBy::NoRule(1)
+        )
     );
     assert_eq!(&*policy.uid.0, "guard");
     assert_eq!(delta.samples.len(), 1);

@@ -61,8 +61,7 @@ fn mib(bytes: usize) -> f64 {
 
 fn main() {
     let defaults = ["--namespaces", "500"].into_iter().map(str::to_owned);
-    let sizes: Option<Sizes> = Sizes::from_args(defaults.chain(std::env::args().skip(1)));
-    let sizes = sizes.unwrap();
+    let sizes = Sizes::from_args(defaults.chain(std::env::args().skip(1))).unwrap();
     figure("policies", sizes.policies as f64);
     figure("pods", sizes.pods as f64);
     figure("namespaces", sizes.namespaces as f64);

@@ -58,7 +58,7 @@ fn main() {
     if !args.iter().any(|arg| arg == "--namespaces") {
         args.extend(["--namespaces".to_owned(), "500".to_owned()]);
     }
-    let sizes = Sizes::from_args(args.into_iter());
+    let sizes = Sizes::from_args(args.into_iter()).unwrap();
     let mut state = State::new();
     for (kind, objects) in synthetic::cluster(&sizes) {
         state.reset(kind, objects);

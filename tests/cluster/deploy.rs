@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use polproof_policy::compile::OPTIONAL_KINDS;
 use polproof_tests::cluster::{ControlPlane, ServiceAccountToken};
 use polproof_tests::deployment::objects;
 use serde_json::{Value, json};
@@ -137,14 +138,18 @@ pub(crate) async fn rights_suffice(plane: &ControlPlane) -> Result<()> {
         let config =
             kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let account = Client::try_from(config)?;
-        for (group, resource) in [
+        let always = [
             ("", "pods"),
             ("", "namespaces"),
             ("", "services"),
             ("", "nodes"),
             ("networking.k8s.io", "networkpolicies"),
             ("discovery.k8s.io", "endpointslices"),
-        ] {
+        ];
+        let sometimes = OPTIONAL_KINDS
+            .iter()
+            .flat_map(|kind| kind.apis.iter().map(|(group, _)| (*group, kind.plural)));
+        for (group, resource) in always.into_iter().chain(sometimes) {
             for verb in ["list", "watch"] {
                 ensure!(
                     may(&account, verb, group, resource).await?,

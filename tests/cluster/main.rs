@@ -14,11 +14,15 @@
 mod deploy;
 mod deployed;
 mod failures;
+mod kinds;
 mod large;
 mod lists;
+mod once;
 mod rights;
 mod shared;
 mod sources;
+mod tier_cases;
+mod tiers;
 mod validation;
 mod whole;
 
@@ -26,6 +30,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use polproof_tests::cluster::Binaries;
+use polproof_tests::cluster::crds::Crds;
 use polproof_tests::lab::prerequisites;
 use shared::Test;
 
@@ -42,6 +47,12 @@ fn main() -> ExitCode {
             let mut found = binaries.clone();
             if matches!(test, Test::Lab(_)) && !lab.is_empty() {
                 let reason = lab.join("; ");
+                eprintln!("ignored: {name}: {reason}");
+                found = Err(reason);
+            }
+            if matches!(test, Test::Crds(_))
+                && let Err(reason) = Crds::find()
+            {
                 eprintln!("ignored: {name}: {reason}");
                 found = Err(reason);
             }
@@ -102,6 +113,26 @@ const TESTS: &[(&str, Test)] = &[
     (
         "agent_and_collector_run_with_the_rights_of_deploy",
         Test::Lab(whole::with_the_rights_of_deploy),
+    ),
+    (
+        "reading_once_ends_when_it_is_of_no_use_to_wait",
+        Test::Shared(|c| Box::pin(once::no_use_to_wait(c))),
+    ),
+    (
+        "a_context_of_the_kubeconfig_is_the_one_that_is_read",
+        Test::Shared(|c| Box::pin(once::context(c))),
+    ),
+    (
+        "kinds_that_are_not_served_are_noticed_when_they_come_and_go",
+        Test::Crds(|b, c| Box::pin(kinds::come_and_go(b, c))),
+    ),
+    (
+        "a_right_on_a_kind_that_only_some_clusters_serve_is_named",
+        Test::Crds(|b, c| Box::pin(kinds::right_is_missing(b, c))),
+    ),
+    (
+        "admin_policies_are_refused_as_the_api_server_refuses_them",
+        Test::Crds(|b, c| Box::pin(tiers::same_verdicts(b, c))),
     ),
     (
         "relist_after_410_gone",

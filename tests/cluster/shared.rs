@@ -16,6 +16,7 @@ use libtest_mimic::Failed;
 use polproof_cluster::View;
 use polproof_cluster::kubernetes::{self, KubernetesConfig};
 use polproof_policy::NamespacedName;
+use polproof_tests::cluster::crds::Crds;
 use polproof_tests::cluster::{ApiServer, Binaries, ControlPlane};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -33,6 +34,8 @@ pub(crate) enum Test {
     Shared(fn(&ControlPlane) -> Work<'_>),
     /// Control planes of its own.
     Own(fn(&Binaries) -> Work<'_>),
+    /// Control planes of its own, and the definitions of the admin policies' kinds.
+    Crds(for<'a> fn(&'a Binaries, &'a Crds) -> Work<'a>),
     /// A control plane of its own and a lab. Not a future: a lab waits.
     Lab(fn(&Binaries, &Runtime) -> Result<()>),
 }
@@ -48,6 +51,7 @@ impl Test {
         let result = match self {
             Self::Shared(test) => runtime.block_on(async { test(&*shared(binaries).await?).await }),
             Self::Own(test) => runtime.block_on(test(binaries)),
+            Self::Crds(test) => runtime.block_on(test(binaries, &Crds::find()?)),
             Self::Lab(test) => test(binaries, &runtime),
         };
         result.map_err(|error| Failed::from(format!("{error:#}")))
@@ -100,6 +104,7 @@ impl Watching {
         let config = KubernetesConfig {
             heartbeat: Duration::from_secs(1),
             max_backoff: Duration::from_secs(2),
+            discovery: Duration::from_secs(1),
             ..config
         };
         let cancel = CancellationToken::new();

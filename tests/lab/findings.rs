@@ -87,6 +87,7 @@ impl Violation {
         for policy in &key.policies {
             let object = policy.policy.clone().unwrap_or_default();
             let name = ObjectName::new("NetworkPolicy", &object.namespace, &object.name);
+            ensure!(policy.denying_rule.is_none(), "{policy:?}");
             ensure!(
                 policy.policy_kind == "NetworkPolicy",
                 "kind {}",

@@ -12,6 +12,7 @@ mod bad_input;
 mod findings;
 mod network;
 mod recovery;
+mod tiers;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -69,6 +70,7 @@ fn main() -> std::process::ExitCode {
     let scenarios = network::scenarios()
         .into_iter()
         .chain(verdicts::scenarios())
+        .chain(tiers::scenarios())
         .chain(recovery::scenarios())
         .chain(bad_input::scenarios());
     let mut ignored: BTreeMap<String, Vec<&str>> = BTreeMap::new();

@@ -10,6 +10,7 @@
 mod bench;
 mod bpf;
 mod build;
+mod crds;
 mod demo;
 mod image;
 mod leftovers;

@@ -58,7 +58,7 @@ pub(crate) fn state(workspace: &Workspace) -> Result<State> {
             State::Elsewhere(folder)
         });
     }
-    let folder = cache().join("testbed").join(key(workspace.root())?);
+    let folder = cache().join("testbed").join(key(workspace.root(), &KEYED)?);
     Ok(if complete(&folder) {
         State::Present(folder)
     } else {
@@ -73,14 +73,14 @@ fn complete(folder: &Path) -> bool {
 }
 
 /// Where built things live that outlast a checkout.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("POLPROOF_CACHE").map_or_else(|| home().join(".cache/polproof"), PathBuf::from)
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 over the go.sum files.
-fn key(root: &Path) -> Result<String> {
+/// The first 16 hexadecimal digits of the SHA-256 over the go.sum files of these modules.
+pub(crate) fn key(root: &Path, modules: &[&str]) -> Result<String> {
     let mut hash = Sha256::new();
-    for module in KEYED {
+    for module in modules {
         let file = root.join("tests/testbed").join(module).join("go.sum");
         let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         hash.update(text);
@@ -182,11 +182,11 @@ mod tests {
             std::fs::write(folder.join("go.sum"), module).unwrap();
             std::fs::write(folder.join("go.mod"), "module m\n").unwrap();
         }
-        let first = key(root.path()).unwrap();
+        let first = key(root.path(), &KEYED).unwrap();
         assert_eq!(first.len(), 16);
         let etcd = root.path().join("tests/testbed/etcd");
         std::fs::write(etcd.join("go.sum"), "other").unwrap();
-        assert_ne!(first, key(root.path()).unwrap());
+        assert_ne!(first, key(root.path(), &KEYED).unwrap());
         assert_eq!(link_flags(&etcd).unwrap(), "-s -w");
         std::fs::write(
             etcd.join("go.mod"),
@@ -195,7 +195,7 @@ mod tests {
         .unwrap();
         assert!(link_flags(&etcd).unwrap().ends_with("gitVersion=v1.36.2"));
         std::fs::remove_file(etcd.join("go.sum")).unwrap();
-        assert!(key(root.path()).is_err());
+        assert!(key(root.path(), &KEYED).is_err());
     }
 
     #[test]

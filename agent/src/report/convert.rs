@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use polproof_flow::finding::{
-    Answer, DecidingPolicy, End, FindingDelta, FindingKind, InconclusiveReason, JudgedCounts,
-    Sample,
+    Answer, DecidingPolicy, DeniedBy, End, FindingDelta, FindingKind, InconclusiveReason,
+    JudgedCounts, Sample,
 };
 use polproof_flow::record::{Event, Instant};
 use polproof_policy::{Direction, NamespacedName, Protocol, Uid};
@@ -82,7 +82,7 @@ fn policies(deciding: &[DecidingPolicy]) -> Vec<v1::DecidingPolicy> {
     sorted
         .into_iter()
         .map(|p| v1::DecidingPolicy {
-            policy_kind: "NetworkPolicy".to_owned(),
+            policy_kind: p.kind.name().to_owned(),
             policy: Some(object(&p.id, &p.uid)),
             generation: p.generation,
             direction: match p.direction {
@@ -90,7 +90,14 @@ fn policies(deciding: &[DecidingPolicy]) -> Vec<v1::DecidingPolicy> {
                 Direction::Egress => v1::Direction::Egress,
             }
             .into(),
-            rules_without_match: (0..p.rules.min(MAX_RULES)).collect(),
+            rules_without_match: match p.by {
+                DeniedBy::NoRule(rules) => (0..rules.min(MAX_RULES)).collect(),
+                DeniedBy::Rule(_) => Vec::new(),
+            },
+            denying_rule: match p.by {
+                DeniedBy::NoRule(_) => None,
+                DeniedBy::Rule(rule) => Some(rule),
+            },
         })
         .collect()
 }
@@ -156,6 +163,7 @@ fn inconclusive(reason: InconclusiveReason) -> v1::InconclusiveReason {
         From::SnapshotNotReady => To::SnapshotNotReady,
         From::StateEvicted => To::StateEvicted,
         From::AttachedLate => To::AttachedLate,
+        From::ForeignPolicy => To::ForeignPolicy,
     }
 }
 
@@ -248,5 +256,14 @@ fn snapshot(view: &ViewState) -> v1::SnapshotState {
         pods: view.pods,
         refused: view.refused.iter().take(20).cloned().collect(),
         problem: view.problem.clone().unwrap_or_default(),
+        other_policies: view
+            .other_policies
+            .iter()
+            .map(|of| v1::PolicyCount {
+                kind: of.kind.to_owned(),
+                count: of.count,
+                evaluated: of.evaluated,
+            })
+            .collect(),
     }
 }

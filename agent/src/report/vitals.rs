@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use polproof_cluster::PolicyCount;
 use polproof_policy::{NamespacedName, Uid};
 
 use crate::cni::CniHint;
@@ -50,6 +51,8 @@ pub struct ViewState {
     pub source: String,
     /// NetworkPolicies.
     pub policies: u64,
+    /// Policies of other kinds.
+    pub other_policies: Vec<PolicyCount>,
     /// Pods of the cluster.
     pub pods: u64,
     /// Objects refused by validation, with the reason; the first 20.

@@ -1,5 +1,7 @@
 //! The list of metrics.
 
+use polproof_policy::compile::OPTIONAL_KINDS;
+
 use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
@@ -113,6 +115,15 @@ fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
         "NetworkPolicies in the view",
         move || view.borrow().snapshot.count(Kind::NetworkPolicy) as u64,
     );
+    for optional in &OPTIONAL_KINDS {
+        let view = figures.view.clone();
+        m.labelled_gauge(
+            "polproof_view_other_policies",
+            "Policies of other kinds in the view",
+            ("kind", polproof_cluster::spoken(optional.kind)),
+            move || view.borrow().snapshot.count(optional.kind) as u64,
+        );
+    }
 }
 
 fn judge(m: &mut Metrics, figures: &Arc<Figures>) {

@@ -10,7 +10,8 @@ use polproof_proto::v1;
 
 use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Finding, Judged, Loss, Node, Overall, Sample, State, Status,
+    Cluster, Cni, Denier, End, Finding, Judged, Loss, Node, Overall, PolicyCount, Sample, State,
+    Status,
 };
 
 pub(crate) use explain::{Answered, answered, replied, walks};
@@ -108,6 +109,7 @@ fn denier(policy: v1::DecidingPolicy) -> Denier {
         uid: printable(object.uid),
         generation: policy.generation,
         rules_without_match: policy.rules_without_match,
+        denying_rule: policy.denying_rule,
     }
 }
 
@@ -159,6 +161,15 @@ fn cluster(state: v1::SnapshotState) -> Cluster {
         ready: state.ready,
         source: printable(state.source),
         policies: state.policies,
+        other_policies: state
+            .other_policies
+            .into_iter()
+            .map(|of| PolicyCount {
+                kind: printable(of.kind),
+                count: of.count,
+                evaluated: of.evaluated,
+            })
+            .collect(),
         pods: state.pods,
         refused: state.refused.into_iter().map(printable).collect(),
         problem: printable(state.problem),

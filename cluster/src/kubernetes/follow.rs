@@ -1,4 +1,5 @@
-//! The watch of one kind: lists, then events, for ever.
+//! The watch of one kind: lists, then events, until cancelled. The same for typed kinds and for those that only some
+//! clusters serve: what differs between them is [`Followed`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,17 +8,75 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
-use kube::{Api, Client};
-use tokio::sync::mpsc;
+use kube::{Api, Client, Resource};
+use polproof_policy::{Key, Kind};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::connect::Connector;
-use super::problem::{self, Remedy};
+use super::problem::{self, Names, Remedy};
 use super::stats::{KindStats, WatchStats, count};
 use crate::object::{Compiled, Watched, compile_object, key_of};
 use crate::owner::Update;
+
+/// A kind that can be followed: its names, and the way from its objects into the state.
+pub(super) trait Followed: Clone + Send + Sync + 'static {
+    /// An object as the API sends it.
+    type Object: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static;
+
+    /// The kind in the state.
+    fn kind(&self) -> Kind;
+    /// Its names in the API and in messages.
+    fn names(&self) -> Names;
+    /// All of its objects, in every namespace.
+    fn api(&self, client: Client) -> Api<Self::Object>;
+    /// Into the model, or why not.
+    fn compile(&self, object: &Self::Object) -> Compiled;
+    /// The key under which the state holds an object.
+    fn key(&self, object: &Self::Object) -> Key;
+}
+
+/// A kind that every cluster serves.
+pub(super) struct Typed<K>(std::marker::PhantomData<fn() -> K>);
+
+impl<K> Typed<K> {
+    pub(super) const fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<K> Clone for Typed<K> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Watched> Followed for Typed<K> {
+    type Object = K;
+
+    fn kind(&self) -> Kind {
+        K::KIND
+    }
+
+    fn names(&self) -> Names {
+        Names::of::<K>()
+    }
+
+    fn api(&self, client: Client) -> Api<K> {
+        Api::all(client)
+    }
+
+    fn compile(&self, object: &K) -> Compiled {
+        compile_object(object, None)
+    }
+
+    fn key(&self, object: &K) -> Key {
+        key_of(object)
+    }
+}
 
 /// A watch that failed and is then quiet for this long is asked whether it is well again: a
 /// watch that was resumed says nothing until something changes.
@@ -40,6 +99,10 @@ pub(super) struct Watch {
     pub(super) watch_timeout: Duration,
     pub(super) max_backoff: Duration,
     pub(super) page_size: u32,
+    /// Told when the server refuses us: somebody who waits for the first list need not wait on.
+    pub(super) refused: Arc<channel::Sender<bool>>,
+    /// Told when a kind is not served (any more).
+    pub(super) unserved: Arc<Notify>,
 }
 
 /// The owner is gone: nobody wants to know any more.
@@ -54,15 +117,17 @@ enum Resume {
 }
 
 /// Follows a kind until cancelled.
-pub(super) async fn follow<K: Watched>(watch: Watch) {
+pub(super) async fn follow<F: Followed>(followed: F, watch: Watch) {
     let cancel = watch.cancel.clone();
     tokio::select! {
         () = cancel.cancelled() => {}
-        _ = Follower::<K>::new(watch).run() => {}
+        _ = Follower::new(followed, watch).run() => {}
     }
 }
 
-struct Follower<K> {
+struct Follower<F> {
+    followed: F,
+    names: Names,
     watch: Watch,
     backoff: Backoff,
     streaming: bool,
@@ -70,23 +135,26 @@ struct Follower<K> {
     failing: bool,
     /// The highest resourceVersion seen in this session.
     seen: u64,
-    kind: std::marker::PhantomData<fn() -> K>,
+    /// The last request was answered with 404.
+    unserved: bool,
 }
 
-impl<K: Watched> Follower<K> {
-    fn new(watch: Watch) -> Self {
+impl<F: Followed> Follower<F> {
+    fn new(followed: F, watch: Watch) -> Self {
         Self {
+            names: followed.names(),
+            followed,
             backoff: Backoff::new(watch.max_backoff),
             streaming: true,
             failing: false,
             seen: 0,
+            unserved: false,
             watch,
-            kind: std::marker::PhantomData,
         }
     }
 
     fn stats(&self) -> &KindStats {
-        self.watch.stats.kind(K::KIND)
+        self.watch.stats.kind(self.followed.kind())
     }
 
     async fn run(mut self) -> Result<(), Unwanted> {
@@ -95,6 +163,7 @@ impl<K: Watched> Follower<K> {
                 Ok((client, url)) => self.session(client, &url).await?,
                 Err(error) => {
                     count(&self.stats().errors);
+                    self.watch.refused.send_replace(true);
                     self.report(error.to_string()).await?;
                     tokio::time::sleep(self.backoff.next()).await;
                 }
@@ -104,7 +173,7 @@ impl<K: Watched> Follower<K> {
 
     /// One watcher with one client, until one of them must be made anew.
     async fn session(&mut self, client: Client, url: &str) -> Result<(), Unwanted> {
-        let api = Api::<K>::all(client);
+        let api = self.followed.api(client);
         self.seen = 0;
         let mut events = pin!(watcher::watcher(api.clone(), self.config()));
         // What a list has brought so far; `None` outside of a list.
@@ -117,13 +186,13 @@ impl<K: Watched> Follower<K> {
                 () = tokio::time::sleep(QUIET), if self.failing && !listing => {
                     if self.ask(&api, url).await? == Resume::No {
                         count(&self.stats().gone);
-                        info!(kind = K::PLURAL, "the server's history is behind what it sent before (a restored etcd?): listing again");
+                        info!(kind = self.names.plural, "the server's history is behind what it sent before (a restored etcd?): listing again");
                         return Ok(());
                     }
                     continue;
                 }
                 () = tokio::time::sleep(STALLED), if listing && self.streaming => {
-                    warn!(kind = K::PLURAL, "the streaming list does not end; paged lists are used from now on");
+                    warn!(kind = self.names.plural, "the streaming list does not end; paged lists are used from now on");
                     self.streaming = false;
                     return Ok(());
                 }
@@ -138,45 +207,59 @@ impl<K: Watched> Follower<K> {
                     self.note(&object);
                     listed
                         .get_or_insert_default()
-                        .push(compile_object(&object, None));
+                        .push(self.followed.compile(&object));
                 }
                 Some(Ok(Event::InitDone)) => {
                     listing = false;
                     count(&self.stats().lists);
                     let objects = listed.take().unwrap_or_default();
-                    self.send(Update::Reset(K::KIND, objects)).await?;
+                    let kind = self.followed.kind();
+                    self.send(Update::Reset(kind, objects)).await?;
                     self.recovered().await?;
                 }
                 Some(Ok(Event::Apply(object))) => {
                     self.note(&object);
                     count(&self.stats().events);
-                    self.send(Update::Apply(compile_object(&object, None)))
-                        .await?;
+                    let compiled = self.followed.compile(&object);
+                    self.send(Update::Apply(compiled)).await?;
                     self.recovered().await?;
                 }
                 Some(Ok(Event::Delete(object))) => {
                     self.note(&object);
                     count(&self.stats().events);
-                    self.send(Update::Delete(key_of(&object))).await?;
+                    self.send(Update::Delete(self.followed.key(&object)))
+                        .await?;
                     self.recovered().await?;
                 }
                 Some(Err(error)) => {
-                    let remedy = problem::remedy(&error, self.streaming, listing);
+                    let remedy = problem::remedy(self.names, &error, self.streaming, listing);
                     match remedy {
                         Remedy::Relist | Remedy::Restart => {
                             count(&self.stats().gone);
-                            info!(kind = K::PLURAL, %error, "the server's history is too short: listing again");
+                            info!(kind = self.names.plural, %error, "the server's history is too short: listing again");
                         }
                         Remedy::PagedLists => {
-                            info!(kind = K::PLURAL, %error, "no streaming lists here: using paged lists");
+                            info!(kind = self.names.plural, %error, "no streaming lists here: using paged lists");
                             self.streaming = false;
                             return Ok(());
                         }
-                        Remedy::Reconnect | Remedy::Retry => {
+                        // It was served a moment ago, and whether it still is will be known in a moment.
+                        Remedy::Discover if !self.unserved => {
+                            self.unserved = true;
+                            self.watch.unserved.notify_one();
+                        }
+                        Remedy::Reconnect | Remedy::Retry | Remedy::Refused | Remedy::Discover => {
                             count(&self.stats().errors);
                             let credentials = self.watch.connector.credentials();
-                            self.report(problem::of_watch::<K>(&error, url, &credentials))
-                                .await?;
+                            let text = problem::of_watch(self.names, &error, url, &credentials);
+                            match remedy {
+                                Remedy::Discover => self.watch.unserved.notify_one(),
+                                Remedy::Retry => {}
+                                _ => {
+                                    self.watch.refused.send_replace(true);
+                                }
+                            }
+                            self.report(text).await?;
                         }
                     }
                     tokio::time::sleep(self.backoff.next()).await;
@@ -186,7 +269,11 @@ impl<K: Watched> Follower<K> {
                             count(&self.stats().reconnects);
                             return Ok(());
                         }
-                        Remedy::Retry | Remedy::Relist | Remedy::PagedLists => {}
+                        Remedy::Retry
+                        | Remedy::Refused
+                        | Remedy::Discover
+                        | Remedy::Relist
+                        | Remedy::PagedLists => {}
                     }
                 }
             }
@@ -208,7 +295,7 @@ impl<K: Watched> Follower<K> {
         }
     }
 
-    fn note(&mut self, object: &K) {
+    fn note(&mut self, object: &F::Object) {
         let version = object.meta().resource_version.as_deref();
         self.seen = self.seen.max(version.and_then(number).unwrap_or(0));
     }
@@ -216,7 +303,7 @@ impl<K: Watched> Follower<K> {
     /// Asks for one object: a watch that is quiet after a failure is well if this succeeds. It is
     /// not if the server is now at an earlier version than we have seen, as after etcd was restored
     /// from a backup: the watch would be silent until the versions pass that mark again.
-    async fn ask(&mut self, api: &Api<K>, url: &str) -> Result<Resume, Unwanted> {
+    async fn ask(&mut self, api: &Api<F::Object>, url: &str) -> Result<Resume, Unwanted> {
         let one = ListParams::default().limit(1);
         match tokio::time::timeout(PATIENCE, api.list(&one)).await {
             Ok(Ok(list)) => {
@@ -228,7 +315,7 @@ impl<K: Watched> Follower<K> {
             }
             Ok(Err(error)) => {
                 let credentials = self.watch.connector.credentials();
-                let text = problem::of_request::<K>(&error, "list", url, &credentials);
+                let text = problem::of_request(self.names, &error, "list", url, &credentials);
                 self.report(text).await?;
                 tokio::time::sleep(self.backoff.next()).await;
             }
@@ -239,18 +326,20 @@ impl<K: Watched> Follower<K> {
 
     async fn report(&mut self, text: String) -> Result<(), Unwanted> {
         if !self.failing {
-            warn!(kind = K::PLURAL, "{text}");
+            warn!(kind = self.names.plural, "{text}");
         }
         self.failing = true;
-        self.send(Update::Problem(K::PLURAL, Some(text))).await
+        self.send(Update::Problem(self.names.part, Some(text)))
+            .await
     }
 
     async fn recovered(&mut self) -> Result<(), Unwanted> {
         self.backoff.reset();
+        self.unserved = false;
         if self.failing {
             self.failing = false;
-            info!(kind = K::PLURAL, "the watch is well again");
-            self.send(Update::Problem(K::PLURAL, None)).await?;
+            info!(kind = self.names.plural, "the watch is well again");
+            self.send(Update::Problem(self.names.part, None)).await?;
         }
         Ok(())
     }

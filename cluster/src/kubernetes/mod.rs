@@ -1,15 +1,19 @@
 //! The cluster from an API server: one watch a kind, relists as diffs, honest about being behind.
 //!
 //! ```text
-//! follow::<Pod> .. follow::<Node> --Update--> owner --View--> readers
-//! heartbeat (/readyz) ------------Problem----^
+//! follow(Pod) .. follow(Node) -----------Update--> owner --View--> readers
+//! discover --starts, ends--> follow(..) --Update----^   ^
+//! heartbeat (/readyz) -------------------Problem--------'
 //! ```
 
 mod backoff;
 mod connect;
+mod discover;
 mod follow;
 mod heartbeat;
+mod optional;
 mod problem;
+mod served;
 mod stats;
 
 use std::path::PathBuf;
@@ -19,14 +23,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use polproof_policy::Kind;
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::owner::{self, Owner, QUEUE};
 use crate::{ClusterError, SourceKind, View};
 use connect::Connector;
-use follow::{Watch, follow};
+use follow::{Typed, Watch, follow};
 pub use stats::{KindStats, WatchStats};
 
 /// Which API server, and how it is watched.
@@ -44,6 +47,9 @@ pub struct KubernetesConfig {
     pub watch_timeout: Duration,
     /// The longest wait between attempts while something fails. Default 15 s.
     pub max_backoff: Duration,
+    /// How often it is looked which of the kinds that only some clusters have are served. A CRD that is installed is seen
+    /// within this time. Default 30 s.
+    pub discovery: Duration,
     /// Objects per page where lists are paged. Default 500.
     pub page_size: u32,
     /// Counters, to be shared with telemetry.
@@ -58,33 +64,65 @@ impl Default for KubernetesConfig {
             heartbeat: Duration::from_secs(10),
             watch_timeout: Duration::from_secs(180),
             max_backoff: Duration::from_secs(15),
+            discovery: Duration::from_secs(30),
             page_size: 500,
             stats: Arc::default(),
         }
     }
 }
 
-/// Reads a cluster once.
+/// How long a server that has answered nothing at all is waited for by somebody who wants to read it once.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// What else may be wrong is waited for that long when the server has refused something, so that all of it is told at once.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Reads a cluster once. It ends early if the server refuses the credentials or a right is missing, and if no server
+/// answers: what a watch would wait for, a person corrects.
 ///
 /// # Errors
-/// As [`watch`]; and [`ClusterError::NotListed`] if not everything is listed in time.
+/// As [`watch`]; [`ClusterError::NotRead`] if it is of no use to wait; [`ClusterError::NotListed`] if not everything is
+/// listed in time.
 pub async fn load(config: KubernetesConfig, patience: Duration) -> Result<View, ClusterError> {
     let cancel = CancellationToken::new();
-    let mut views = watch(config, cancel.clone())?;
-    let listed = tokio::time::timeout(patience, views.wait_for(|view| view.ready)).await;
-    let view = listed
-        .ok()
-        .and_then(Result::ok)
-        .map(|view| View::clone(&view));
-    cancel.cancel();
-    view.ok_or_else(|| ClusterError::NotListed {
-        patience,
-        problem: views
-            .borrow()
-            .problem
-            .clone()
-            .unwrap_or_else(|| "it answers too slowly".to_owned()),
+    let _ends_with_this = cancel.clone().drop_guard();
+    let stats = Arc::clone(&config.stats);
+    let (mut views, mut refused) = start(config, &cancel)?;
+    let mut problems = views.clone();
+    let hopeless = async {
+        let away = async {
+            tokio::time::sleep(AWAY).await;
+            if stats.silent() {
+                // A server that is only slow has no problem to tell.
+                let _ = problems.wait_for(|view| view.problem.is_some()).await;
+            } else {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            Ok(_) = refused.wait_for(|refused| *refused) => {}
+            () = away => {}
+        }
+        tokio::time::sleep(GATHER).await;
+    };
+    let hopeless = tokio::select! {
+        biased;
+        Ok(view) = views.wait_for(|view| view.ready) => return Ok(View::clone(&view)),
+        () = hopeless => true,
+        () = tokio::time::sleep(patience) => false,
+    };
+    let problem = problem_of(&views.borrow());
+    Err(if hopeless {
+        ClusterError::NotRead { problem }
+    } else {
+        ClusterError::NotListed { patience, problem }
     })
+}
+
+fn problem_of(view: &View) -> String {
+    view.problem
+        .clone()
+        .unwrap_or_else(|| "it answers too slowly".to_owned())
 }
 
 /// Watches a cluster until cancelled or until the last receiver is dropped.
@@ -103,9 +141,17 @@ pub fn watch(
     config: KubernetesConfig,
     cancel: CancellationToken,
 ) -> Result<channel::Receiver<Arc<View>>, ClusterError> {
+    start(config, &cancel).map(|(views, _)| views)
+}
+
+/// The views, and whether the server has refused something.
+type Started = (channel::Receiver<Arc<View>>, channel::Receiver<bool>);
+
+fn start(config: KubernetesConfig, cancel: &CancellationToken) -> Result<Started, ClusterError> {
     let connector = Arc::new(Connector::new(config.kubeconfig, config.context)?);
     let (updates, queue) = mpsc::channel(QUEUE);
     let (views, reader) = channel::channel(Arc::new(View::empty(SourceKind::Kubernetes)));
+    let (refused, refusals) = channel::channel(false);
     let cancel = cancel.child_token();
     let watch = Watch {
         connector: Arc::clone(&connector),
@@ -115,19 +161,16 @@ pub fn watch(
         watch_timeout: config.watch_timeout,
         max_backoff: config.max_backoff,
         page_size: config.page_size,
+        refused: Arc::new(refused),
+        unserved: Arc::new(Notify::new()),
     };
-    tokio::spawn(follow::<Namespace>(watch.clone()));
-    tokio::spawn(follow::<Node>(watch.clone()));
-    tokio::spawn(follow::<NetworkPolicy>(watch.clone()));
-    tokio::spawn(follow::<Pod>(watch.clone()));
-    tokio::spawn(follow::<Service>(watch.clone()));
-    tokio::spawn(follow::<EndpointSlice>(watch));
-    let optional = updates.clone();
-    tokio::spawn(async move {
-        for kind in Kind::ALL.into_iter().skip(6) {
-            let _ = optional.send(owner::Update::Reset(kind, Vec::new())).await;
-        }
-    });
+    tokio::spawn(follow(Typed::<Namespace>::new(), watch.clone()));
+    tokio::spawn(follow(Typed::<Node>::new(), watch.clone()));
+    tokio::spawn(follow(Typed::<NetworkPolicy>::new(), watch.clone()));
+    tokio::spawn(follow(Typed::<Pod>::new(), watch.clone()));
+    tokio::spawn(follow(Typed::<Service>::new(), watch.clone()));
+    tokio::spawn(follow(Typed::<EndpointSlice>::new(), watch.clone()));
+    tokio::spawn(discover::run(watch, config.discovery));
     tokio::spawn(heartbeat::run(
         connector,
         config.heartbeat,
@@ -140,5 +183,5 @@ pub fn watch(
         views,
         cancel,
     ));
-    Ok(reader)
+    Ok((reader, refusals))
 }

@@ -28,8 +28,13 @@ pub struct WatchStats {
     network_policies: KindStats,
     services: KindStats,
     endpoint_slices: KindStats,
-    /// The kinds that only some clusters serve, together.
-    optional: KindStats,
+    admin_network_policies: KindStats,
+    baseline_admin_network_policies: KindStats,
+    cluster_network_policies: KindStats,
+    cilium_network_policies: KindStats,
+    cilium_clusterwide_network_policies: KindStats,
+    calico_network_policies: KindStats,
+    calico_global_network_policies: KindStats,
 }
 
 impl WatchStats {
@@ -42,14 +47,22 @@ impl WatchStats {
             Kind::NetworkPolicy => &self.network_policies,
             Kind::Service => &self.services,
             Kind::EndpointSlice => &self.endpoint_slices,
-            Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy
-            | Kind::ClusterNetworkPolicy
-            | Kind::CiliumNetworkPolicy
-            | Kind::CiliumClusterwideNetworkPolicy
-            | Kind::CalicoNetworkPolicy
-            | Kind::CalicoGlobalNetworkPolicy => &self.optional,
+            Kind::AdminNetworkPolicy => &self.admin_network_policies,
+            Kind::BaselineAdminNetworkPolicy => &self.baseline_admin_network_policies,
+            Kind::ClusterNetworkPolicy => &self.cluster_network_policies,
+            Kind::CiliumNetworkPolicy => &self.cilium_network_policies,
+            Kind::CiliumClusterwideNetworkPolicy => &self.cilium_clusterwide_network_policies,
+            Kind::CalicoNetworkPolicy => &self.calico_network_policies,
+            Kind::CalicoGlobalNetworkPolicy => &self.calico_global_network_policies,
         }
+    }
+}
+
+impl WatchStats {
+    /// Whether no list of any kind has come.
+    pub(super) fn silent(&self) -> bool {
+        let lists = |kind| self.kind(kind).lists.load(Ordering::Relaxed);
+        Kind::ALL.into_iter().all(|kind| lists(kind) == 0)
     }
 }
 

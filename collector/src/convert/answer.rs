@@ -89,6 +89,7 @@ fn denier_out(denier: Denier) -> v1::DecidingPolicy {
         generation: denier.generation,
         direction: direction(denier.direction),
         rules_without_match: denier.rules,
+        denying_rule: denier.rule,
     }
 }
 

@@ -10,6 +10,8 @@ const MOST_PODS: usize = 500;
 const MOST_HINTS: usize = 20;
 /// Refused objects.
 const MOST_REFUSED: usize = 100;
+/// Kinds of policies.
+const MOST_KINDS: usize = 20;
 /// A name, in bytes.
 const LONGEST_NAME: usize = 253;
 /// A sentence, in bytes.
@@ -40,6 +42,10 @@ pub fn heartbeat(mut heartbeat: v1::Heartbeat) -> v1::Heartbeat {
         snapshot.refused.truncate(MOST_REFUSED);
         for refused in &mut snapshot.refused {
             clean(refused, LONGEST_SENTENCE);
+        }
+        snapshot.other_policies.truncate(MOST_KINDS);
+        for policies in &mut snapshot.other_policies {
+            clean(&mut policies.kind, LONGEST_NAME);
         }
     }
     heartbeat

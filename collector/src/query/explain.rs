@@ -119,6 +119,14 @@ impl Query {
                 .map(|refused| format!("{}: {}", refused.object, refused.reason))
                 .collect(),
             problem: view.problem.clone().unwrap_or_default(),
+            other_policies: view
+                .other_policies()
+                .map(|of| v1::PolicyCount {
+                    kind: of.kind.to_owned(),
+                    count: of.count,
+                    evaluated: of.evaluated,
+                })
+                .collect(),
         })
     }
 }

@@ -340,6 +340,7 @@ pub fn update(from: &str, port: u32, observed: u64) -> v1::FindingUpdate {
                 generation: 3,
                 direction: v1::Direction::Ingress.into(),
                 rules_without_match: vec![0, 1],
+                denying_rule: None,
             }],
         }),
         observed,

@@ -36,7 +36,7 @@ pub struct External {}
 /// A policy that decided, in one direction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DecidingPolicy {
-    /// "NetworkPolicy".
+    /// "NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy".
     #[prost(string, tag = "1")]
     pub policy_kind: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -49,6 +49,10 @@ pub struct DecidingPolicy {
     /// index in the object as written. Empty: the policy has no rule in this direction.
     #[prost(uint32, repeated, tag = "5")]
     pub rules_without_match: ::prost::alloc::vec::Vec<u32>,
+    /// The rule that denies it, by index in the object as written. Only a policy of the admin or baseline tier has one;
+    /// its other rules are not listed.
+    #[prost(uint32, optional, tag = "6")]
+    pub denying_rule: ::core::option::Option<u32>,
 }
 /// What identifies a finding. Equal keys are one finding, counted.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -289,6 +293,8 @@ pub enum InconclusiveReason {
     SnapshotNotReady = 11,
     StateEvicted = 12,
     AttachedLate = 13,
+    /// The policies deny it, and a policy of the CNI's own API, which is not evaluated, may admit it.
+    ForeignPolicy = 14,
 }
 impl InconclusiveReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -313,6 +319,7 @@ impl InconclusiveReason {
             Self::SnapshotNotReady => "INCONCLUSIVE_REASON_SNAPSHOT_NOT_READY",
             Self::StateEvicted => "INCONCLUSIVE_REASON_STATE_EVICTED",
             Self::AttachedLate => "INCONCLUSIVE_REASON_ATTACHED_LATE",
+            Self::ForeignPolicy => "INCONCLUSIVE_REASON_FOREIGN_POLICY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -334,6 +341,7 @@ impl InconclusiveReason {
             "INCONCLUSIVE_REASON_SNAPSHOT_NOT_READY" => Some(Self::SnapshotNotReady),
             "INCONCLUSIVE_REASON_STATE_EVICTED" => Some(Self::StateEvicted),
             "INCONCLUSIVE_REASON_ATTACHED_LATE" => Some(Self::AttachedLate),
+            "INCONCLUSIVE_REASON_FOREIGN_POLICY" => Some(Self::ForeignPolicy),
             _ => None,
         }
     }
@@ -461,7 +469,7 @@ pub struct Heartbeat {
     #[prost(message, optional, tag = "5")]
     pub snapshot: ::core::option::Option<SnapshotState>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotState {
     #[prost(bool, tag = "1")]
     pub ready: bool,
@@ -478,6 +486,20 @@ pub struct SnapshotState {
     /// Why the view is stale, if it is.
     #[prost(string, tag = "6")]
     pub problem: ::prost::alloc::string::String,
+    /// The policies of other kinds than NetworkPolicy, of which there are any.
+    #[prost(message, repeated, tag = "7")]
+    pub other_policies: ::prost::alloc::vec::Vec<PolicyCount>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyCount {
+    /// "AdminNetworkPolicy", "CiliumNetworkPolicy", "Calico NetworkPolicy".
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// Whether verdicts take them into account. Else they are recognised only: what they may admit accuses nobody.
+    #[prost(bool, tag = "3")]
+    pub evaluated: bool,
 }
 /// Pods of the node by how they are watched.
 #[derive(Clone, PartialEq, ::prost::Message)]

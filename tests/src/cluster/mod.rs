@@ -5,6 +5,7 @@
 //! ```
 
 mod control_plane;
+pub mod crds;
 mod pki;
 mod process;
 mod proxy;
@@ -59,6 +60,11 @@ impl Binaries {
 
 /// The cache folder that belongs to the versions that `tests/testbed` asks for.
 fn default_folder() -> Result<PathBuf, String> {
+    cached("", &["kubernetes", "etcd"])
+}
+
+/// The cache folder for what is made of these modules of `tests/testbed`.
+fn cached(prefix: &str, modules: &[&str]) -> Result<PathBuf, String> {
     let cache = match (std::env::var_os("POLPROOF_CACHE"), std::env::var_os("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => Path::new(&home).join(".cache/polproof"),
@@ -66,7 +72,7 @@ fn default_folder() -> Result<PathBuf, String> {
     };
     let testbed = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed");
     let mut hash = Sha256::new();
-    for module in ["kubernetes", "etcd"] {
+    for module in modules {
         let sums = testbed.join(module).join("go.sum");
         hash.update(std::fs::read(&sums).map_err(|e| format!("{}: {e}", sums.display()))?);
     }
@@ -76,7 +82,7 @@ fn default_folder() -> Result<PathBuf, String> {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    Ok(cache.join("testbed").join(hex))
+    Ok(cache.join("testbed").join(format!("{prefix}{hex}")))
 }
 
 /// Waits until a view is as wanted. The error shows what the last view was like.

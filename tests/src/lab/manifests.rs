@@ -45,6 +45,7 @@ impl ObjectName {
             text("/metadata/name").ok_or_else(|| anyhow!("a {kind} has no metadata.name"))?;
         let namespace = text("/metadata/namespace").unwrap_or(match kind {
             "Namespace" | "Node" => "",
+            "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => "",
             _ => "default",
         });
         Ok(Self::new(kind, namespace, name))

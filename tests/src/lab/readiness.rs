@@ -24,10 +24,11 @@ impl Lab {
             .iter()
             .map(|node| (node.name().to_owned(), 0))
             .collect();
-        let (mut pods, mut policies) = (0, 0);
+        let (mut pods, mut policies, mut others) = (0, 0, 0);
         for object in self.manifests.objects()? {
             match object.get("kind").and_then(Value::as_str) {
                 Some("NetworkPolicy") => policies += 1,
+                Some(kind) if kind.ends_with("NetworkPolicy") => others += 1,
                 Some("Pod") => {
                     pods += 1;
                     let node = object.pointer("/spec/nodeName").and_then(Value::as_str);
@@ -52,7 +53,7 @@ impl Lab {
             let lacking: Vec<String> = expected
                 .iter()
                 .filter_map(|(node, watched)| {
-                    lacks(&status, node, *watched, pods, policies, seen_by)
+                    lacks(&status, node, *watched, (pods, policies, others), seen_by)
                 })
                 .collect();
             why = lacking.join("; ");
@@ -69,8 +70,7 @@ fn lacks(
     status: &GetStatusResponse,
     name: &str,
     watched: u64,
-    pods: u64,
-    policies: u64,
+    (pods, policies, others): (u64, u64, u64),
     seen_by: SystemTime,
 ) -> Option<String> {
     let Some(node) = status.nodes.iter().find(|node| node.node == name) else {
@@ -83,9 +83,10 @@ fn lacks(
         return Some(format!("{name} has not spoken since the last change"));
     }
     let view = node.snapshot.clone().unwrap_or_default();
-    if !view.ready || view.pods != pods || view.policies != policies {
+    let seen: u64 = view.other_policies.iter().map(|of| of.count).sum();
+    if !view.ready || (view.pods, view.policies, seen) != (pods, policies, others) {
         return Some(format!(
-            "{name} does not see {pods} pods and {policies} policies: {view:?}"
+            "{name} does not see {pods} pods, {policies} policies and {others} of other kinds: {view:?}"
         ));
     }
     let coverage = node.coverage.clone().unwrap_or_default();

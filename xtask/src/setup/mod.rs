@@ -16,7 +16,7 @@ use clap::Args;
 
 use crate::process::{complain, elapsed, say};
 use crate::workspace::{Workspace, is_root};
-use crate::{bpf, testbed};
+use crate::{bpf, crds, testbed};
 
 /// Options of `cargo xtask setup`.
 #[derive(Debug, Args)]
@@ -119,6 +119,7 @@ impl Ready {
 const COMPILER: &str = "rustc for BPF";
 const LINKER: &str = "bpf-linker";
 const TESTBED: &str = "etcd and kube-apiserver";
+const CRDS: &str = "CRDs of admin policies";
 
 /// `cargo xtask setup`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -149,6 +150,7 @@ fn survey(workspace: &Workspace, need: Need) -> Result<Vec<Item>> {
     }
     if need >= Need::Test {
         items.push(testbed_item(workspace)?);
+        items.push(crds_item(workspace)?);
     }
     Ok(items)
 }
@@ -207,6 +209,27 @@ fn testbed_item(workspace: &Workspace) -> Result<Item> {
     })
 }
 
+fn crds_item(workspace: &Workspace) -> Result<Item> {
+    let (folder, complete) = crds::state(workspace)?;
+    if complete {
+        return Ok(Item::present(CRDS, folder.display().to_string()));
+    }
+    let remedy = match testbed::go() {
+        Some(_) => "`cargo xtask setup` downloads them".to_owned(),
+        None => testbed::remedy(),
+    };
+    let without = "the tests of admin policies against a real API server are not run";
+    Ok(Item::missing(CRDS, without, remedy))
+}
+
+fn fetch_crds(workspace: &Workspace, need: Need) -> Result<()> {
+    if need >= Need::Test {
+        crds::fetch(workspace)
+    } else {
+        Ok(())
+    }
+}
+
 /// Installs what is missing. What could not be installed is in the answer and was named with what to do.
 pub(crate) fn install(workspace: &Workspace, need: Need) -> Result<Ready> {
     let start = Instant::now();
@@ -239,7 +262,12 @@ pub(crate) fn install(workspace: &Workspace, need: Need) -> Result<Ready> {
         }));
     }
     // One that fails leaves its items missing; the others are tried all the same.
-    for step in [install_packages, install_linker, kernel::prepare] {
+    for step in [
+        install_packages,
+        install_linker,
+        fetch_crds,
+        kernel::prepare,
+    ] {
         if let Err(error) = step(workspace, need) {
             complain(&format!("    {error:#}"));
         }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use polproof_flow::netns::Hook;
 use polproof_flow::record::NetnsCookie;
-use polproof_policy::Uid;
-use polproof_policy::model::{Namespace, Pod};
+use polproof_policy::model::{
+    Action, AdminKind, AdminPeer, AdminPolicy, AdminPort, AdminRule, ForeignEffect, ForeignKind,
+    ForeignPolicy, ForeignScope, Namespace, Pod, PortMatch, Selector, Subject, Tier,
+};
+use polproof_policy::{Protocol, Uid};
 
 use super::*;
 
@@ -166,6 +169,98 @@ fn refused_policies_come_back_too() {
         (at(75), vec!["shop/c".to_owned()]),
     ];
     assert_eq!(seen(&next), folded);
+}
+
+fn admin(kind: AdminKind) -> Object {
+    let everybody = || Selector::default();
+    let peers = vec![
+        AdminPeer::Namespaces(everybody()),
+        AdminPeer::Pods {
+            namespaces: everybody(),
+            pods: everybody(),
+        },
+        AdminPeer::Nodes(everybody()),
+        AdminPeer::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
+        AdminPeer::DomainNames(vec!["*.example.com".into()]),
+        AdminPeer::Unrecognised,
+    ];
+    let rule = AdminRule {
+        name: Some("rule".into()),
+        action: Action::Pass,
+        peers,
+        ports: vec![
+            AdminPort::Of(Protocol::Tcp, PortMatch::Range(1, 2)),
+            AdminPort::Named("web".into()),
+        ],
+    };
+    Object::AdminPolicy(Arc::new(AdminPolicy {
+        kind,
+        name: "default".into(),
+        uid: Uid(format!("{kind:?}").into()),
+        generation: 3,
+        tier: Tier::Baseline,
+        priority: 7,
+        subject: Subject::Namespaces(everybody()),
+        ingress: vec![rule.clone()],
+        egress: vec![rule],
+        annotations: Default::default(),
+    }))
+}
+
+fn foreign(kind: ForeignKind) -> Object {
+    Object::ForeignPolicy(Arc::new(ForeignPolicy {
+        kind,
+        id: NamespacedName::new("shop", "l7"),
+        uid: Uid(format!("{kind:?}").into()),
+        scope: ForeignScope {
+            own_namespace: true,
+            namespaces: None,
+            pods: Some(Selector::default()),
+        },
+        ingress: ForeignEffect {
+            may_admit: true,
+            may_block: true,
+        },
+        egress: ForeignEffect::default(),
+    }))
+}
+
+#[test]
+fn policies_of_every_kind_come_back_and_go() {
+    let policies = [
+        admin(AdminKind::AdminNetworkPolicy),
+        admin(AdminKind::BaselineAdminNetworkPolicy),
+        admin(AdminKind::ClusterNetworkPolicy),
+        foreign(ForeignKind::CiliumNetworkPolicy),
+        foreign(ForeignKind::CiliumClusterwideNetworkPolicy),
+        foreign(ForeignKind::CalicoNetworkPolicy),
+        foreign(ForeignKind::CalicoGlobalNetworkPolicy),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = file(dir.path());
+    let mut state = State::new();
+    file.step(at(1), &state.snapshot());
+    for policy in &policies {
+        state.apply(policy.clone());
+    }
+    file.step(at(10), &state.snapshot());
+    for policy in policies.iter().skip(1) {
+        state.delete(&policy.key());
+    }
+    file.step(at(20), &state.snapshot());
+    file.write(file.base_at.unwrap(), &[]).unwrap();
+    let kept = load(dir.path(), "boot").views;
+    let held: Vec<Vec<Object>> = kept
+        .iter()
+        .map(|(_, view)| view.objects().collect())
+        .collect();
+    assert_eq!(held, [vec![], policies.to_vec(), vec![policies[0].clone()]]);
+    // And as the base of the file.
+    let mut next = self::file(dir.path());
+    next.step(kept[1].0, &kept[1].1);
+    next.write(kept[1].0, &[]).unwrap();
+    let kept = load(dir.path(), "boot").views;
+    assert_eq!(kept[0].1.objects().collect::<Vec<_>>(), policies);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What one append commits, and what an open gives back.
 
-use polproof_flow::finding::{FindingDelta, Report};
+use polproof_flow::finding::{DeniedBy, FindingDelta, Report};
 use polproof_flow::record::{Instant, Record};
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,10 @@ fn weigh(delta: &FindingDelta) -> usize {
         .policies
         .iter()
         .map(|p| {
-            let rules = usize::try_from(p.rules).unwrap_or(usize::MAX);
+            let rules = match p.by {
+                DeniedBy::NoRule(rules) => usize::try_from(rules).unwrap_or(usize::MAX),
+                DeniedBy::Rule(_) => 1,
+            };
             rules
                 .saturating_mul(3)
                 .saturating_add(96 + p.id.namespace.len() + p.id.name.len() + p.uid.0.len())

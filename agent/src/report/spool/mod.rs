@@ -39,7 +39,7 @@ pub use state::SpoolStats;
 pub use writer::SpoolWriter;
 
 /// Version of everything on disk. A spool of another version is refused, never guessed at.
-pub const DISK_VERSION: u32 = 1;
+pub const DISK_VERSION: u32 = 2;
 
 /// Where the spool lies and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
