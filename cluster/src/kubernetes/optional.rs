@@ -85,6 +85,7 @@ impl Followed for Optional {
                 field: "metadata".to_owned(),
                 problem: error.to_string(),
                 remedy: "delete it and apply it anew".to_owned(),
+                more: Vec::new(),
             })
             .and_then(|value| compile::optional(self.kind.kind, &value));
         Compiled::of(self.key(&object), compiled, None)
