@@ -198,7 +198,7 @@ fn peers(count: usize) -> Vec<u8> {
 }
 
 fn wrong_ports() -> Vec<u8> {
-    String::from_utf8(ports(SIZE / 16))
+    String::from_utf8(ports(MANY))
         .unwrap()
         .replace("port: ", "port: -")
         .into_bytes()

@@ -169,8 +169,23 @@ fn yaml_value(place: Place<'_>, text: &str) -> Result<Value, ClusterError> {
         let within = error
             .location()
             .map_or(1, |location| location.line().max(1));
-        place.below(within - 1).broken(&error.to_string())
+        place
+            .below(within - 1)
+            .broken(&in_our_words(&error.to_string()))
     })
+}
+
+/// The parser speaks to programmers where it speaks of its options.
+fn in_our_words(problem: &str) -> String {
+    if let Some((duplicate, _)) = problem.split_once(", set DuplicateKeyPolicy") {
+        return format!("{duplicate}; remove one of the two");
+    }
+    if problem.starts_with("budget breached") {
+        return format!(
+            "no manifest needs so much nesting or so many anchors, aliases and merge keys: {problem}"
+        );
+    }
+    problem.to_owned()
 }
 
 #[cfg(test)]
