@@ -1,6 +1,6 @@
 //! Whom the policies of an end may let in, judged by their peers alone: a wide answer that costs no verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -24,6 +24,12 @@ pub(super) struct Bits(Vec<u64>);
 impl Bits {
     fn none(classes: usize) -> Self {
         Self(vec![0; classes.div_ceil(64)])
+    }
+
+    fn add(&mut self, others: &Self) {
+        for (word, other) in self.0.iter_mut().zip(&others.0) {
+            *word |= other;
+        }
     }
 
     fn insert(&mut self, class: ClassId) {
@@ -54,11 +60,16 @@ pub(super) struct Admits<'a> {
 }
 
 /// The addresses of governed pods with their classes.
-pub(super) struct Places(BTreeMap<IpAddr, Vec<ClassId>>);
+pub(super) struct Places<'a> {
+    classes: usize,
+    by_address: BTreeMap<IpAddr, Vec<ClassId>>,
+    /// Clusters say the same blocks in many policies.
+    known: HashMap<(IpNet, &'a [IpNet]), Bits>,
+}
 
-impl Places {
+impl<'a> Places<'a> {
     pub(super) fn new(classes: &Classes<'_>) -> Self {
-        let mut places: BTreeMap<IpAddr, Vec<ClassId>> = BTreeMap::new();
+        let mut by_address: BTreeMap<IpAddr, Vec<ClassId>> = BTreeMap::new();
         for (id, class) in classes.iter().filter(|(_, class)| class.governed) {
             for pod in &class.pods {
                 let addresses = if pod.ips.is_empty() {
@@ -67,22 +78,31 @@ impl Places {
                     &pod.ips
                 };
                 for ip in addresses {
-                    let at = places.entry(ip.to_canonical()).or_default();
+                    let at = by_address.entry(ip.to_canonical()).or_default();
                     if at.last() != Some(&id) {
                         at.push(id);
                     }
                 }
             }
         }
-        Self(places)
+        Self {
+            classes: classes.len(),
+            by_address,
+            known: HashMap::new(),
+        }
     }
 
-    fn within(&self, cidr: &IpNet, except: &[IpNet], mut found: impl FnMut(ClassId)) {
-        for (ip, classes) in self.0.range(cidr.network()..=cidr.broadcast()) {
-            if !except.iter().any(|net| net.contains(ip)) {
-                classes.iter().for_each(|class| found(*class));
+    /// The classes of which a block holds some pod.
+    fn within(&mut self, cidr: &IpNet, except: &'a [IpNet]) -> &Bits {
+        self.known.entry((*cidr, except)).or_insert_with(|| {
+            let mut held = Bits::none(self.classes);
+            for (ip, classes) in self.by_address.range(cidr.network()..=cidr.broadcast()) {
+                if !except.iter().any(|net| net.contains(ip)) {
+                    classes.iter().for_each(|class| held.insert(*class));
+                }
             }
-        }
+            held
+        })
     }
 }
 
@@ -100,7 +120,7 @@ impl<'a> Admits<'a> {
         policy: &'a NetworkPolicy,
         direction: Direction,
         classes: &Classes<'a>,
-        places: &Places,
+        places: &mut Places<'a>,
     ) -> Self {
         let rules = match direction {
             Direction::Ingress => &policy.ingress,
@@ -118,7 +138,7 @@ impl<'a> Admits<'a> {
                         }
                     }
                     Peer::IpBlock { cidr, except } => {
-                        places.within(cidr, except, |class| admits.by_address.insert(class));
+                        admits.by_address.add(places.within(cidr, except));
                     }
                 }
             }
@@ -146,7 +166,7 @@ impl<'a> Admits<'a> {
         cluster: &Cluster<'a>,
         direction: Direction,
         classes: &Classes<'a>,
-        places: &Places,
+        places: &mut Places<'a>,
     ) -> Self {
         let mut admits = Self::none(classes);
         let mut priorities = BTreeSet::new();
@@ -180,7 +200,7 @@ impl<'a> Admits<'a> {
             for peer in rules.iter().flat_map(|rule| &rule.peers) {
                 if let AdminPeer::Networks(nets) = peer {
                     for net in nets {
-                        places.within(net, &[], |class| admits.by_address.insert(class));
+                        admits.by_address.add(places.within(net, &[]));
                     }
                 }
             }

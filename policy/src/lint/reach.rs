@@ -80,7 +80,7 @@ impl<'c, 'a> Reach<'c, 'a> {
             Direction::Egress => Direction::Ingress,
         };
         let classes = cluster.classes();
-        let places = Places::new(classes);
+        let mut places = Places::new(classes);
         let mut isolating = vec![Vec::new(); classes.len()];
         let mut admits = Vec::new();
         for policy in cluster.policies.values().flatten() {
@@ -93,7 +93,7 @@ impl<'c, 'a> Reach<'c, 'a> {
                     isolating.push(number);
                 }
             }
-            admits.push(Admits::of_policy(policy, asked, classes, &places));
+            admits.push(Admits::of_policy(policy, asked, classes, &mut places));
         }
         Self {
             cluster,
@@ -101,7 +101,7 @@ impl<'c, 'a> Reach<'c, 'a> {
             asked,
             admits,
             isolating,
-            admin: Admits::of_admin_tiers(cluster, asked, classes, &places),
+            admin: Admits::of_admin_tiers(cluster, asked, classes, &mut places),
             refused: cluster
                 .snapshot
                 .refused_policies()
@@ -128,11 +128,21 @@ impl<'c, 'a> Reach<'c, 'a> {
         let (Some(first), Some(last)) = (near.first(), near.last()) else {
             return None;
         };
+        let mut near_ports = Vec::new();
+        for class in near.iter().filter_map(|id| self.classes.get(*id)) {
+            near_ports.extend_from_slice(ports.at(class));
+        }
+        near_ports.sort_unstable();
+        near_ports.dedup();
         for (asked, class) in far
             .iter()
             .filter_map(|id| Some((*id, self.classes.get(*id)?)))
         {
-            if !self.may_admit_some(asked, class, *first, *last) {
+            let wanted = match self.asked {
+                Direction::Ingress => ports.at(class),
+                Direction::Egress => near_ports.as_slice(),
+            };
+            if !self.may_admit_some(asked, class, (*first, *last), wanted) {
                 continue;
             }
             for (peer, peer_class) in near
@@ -168,20 +178,22 @@ impl<'c, 'a> Reach<'c, 'a> {
                 .is_some_and(|pod| self.refused.contains(&pod.id.namespace))
     }
 
-    /// Whether a pod of a class may let in (out to) any of the classes from `first` to `last`.
+    /// Whether a pod of a class may let in (out to) any of the classes from first to last at one of these ports.
     fn may_admit_some(
         &self,
         id: ClassId,
         class: &Class<'a>,
-        first: ClassId,
-        last: ClassId,
+        (first, last): (ClassId, ClassId),
+        tuples: &[(Protocol, u16)],
     ) -> bool {
+        let some = |of: &Admits<'a>| {
+            of.everybody || of.classes.may_have(first, last) || of.by_address.may_have(first, last)
+        };
         self.is_open(id, class)
-            || self.isolating(id).chain([&self.admin]).any(|of| {
-                of.everybody
-                    || of.classes.may_have(first, last)
-                    || of.by_address.may_have(first, last)
-            })
+            || some(&self.admin)
+            || self
+                .isolating(id)
+                .any(|of| some(of) && of.at_some_port(tuples))
     }
 
     /// Whether a pod of a class may let in (out to) one of `peer` at one of these ports, as far as policies' text tells.
