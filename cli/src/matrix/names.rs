@@ -8,7 +8,7 @@ use polproof_policy::connectivity::{Access, End, EndKind, PROTOCOLS, Segment};
 use crate::printable::printable;
 
 /// Names before `and N more`.
-const NAMED: usize = 4;
+const NAMED: usize = 3;
 
 /// Many ends in few words: `everyone`, `shop/* (12)`, or names.
 pub(crate) fn ends(all: &[End], some: &[usize], named: usize) -> String {
