@@ -38,8 +38,10 @@ pub(crate) async fn load(path: Option<&Path>, source: &Source) -> Result<Loaded,
 
 /// Reads a file or folder, or standard input for `-`.
 pub(crate) fn manifests(path: &Path) -> Result<Loaded, Failure> {
-    let (view, ignored) = polproof_cluster::manifests::load_counted(path)
+    let (mut view, ignored) = polproof_cluster::manifests::load_counted(path)
         .map_err(|error| Failure::usage(error.to_string()))?;
+    // The API server will not take what is refused, so in the cluster that these manifests make it is not there.
+    view.snapshot = view.snapshot.without_refused();
     let name = if path == Path::new("-") {
         "standard input".to_owned()
     } else {

@@ -93,11 +93,11 @@ impl Compiled {
             Ok(object) => return Self::Sound(object),
             Err(refusal) => refusal,
         };
+        let reason = refusal.reason();
         let object = match origin {
             Some(origin) => format!("{} ({origin})", refusal.object),
             None => refusal.object,
         };
-        let reason = format!("{}: {}; {}", refusal.field, refusal.problem, refusal.remedy);
         let refused = Refused {
             key: key.clone(),
             object,

@@ -3,6 +3,7 @@
 //!
 //! For manifests only. A server has pruned its objects, or is newer than we are.
 
+use crate::similar::distance;
 use serde_json::Value;
 
 use super::Refusal;
@@ -207,35 +208,16 @@ fn look(value: &Value, shape: &Shape, path: &Path<'_>, depth: usize) -> Result<(
 
 /// The known field that was probably meant.
 fn meant(written: &str, known: &[(&'static str, Shape)]) -> Option<&'static str> {
+    // A field of a hostile file may be long.
+    if written.len() > 64 {
+        return None;
+    }
     let most = (written.len() / 3).clamp(1, 3);
+    let plain = written.to_ascii_lowercase();
     known
         .iter()
-        .map(|(name, _)| (distance(written, name), *name))
+        .map(|(name, _)| (distance(&plain, &name.to_ascii_lowercase()), *name))
         .filter(|(distance, _)| *distance <= most)
         .min()
         .map(|(_, name)| name)
-}
-
-/// Edits (an insertion, a deletion, another letter) from one to the other, whatever the case.
-fn distance(one: &str, other: &str) -> usize {
-    // A field of a hostile file may be long.
-    if one.len() > 64 {
-        return usize::MAX;
-    }
-    let other: Vec<u8> = other.bytes().map(|b| b.to_ascii_lowercase()).collect();
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    for (row, a) in one.bytes().map(|b| b.to_ascii_lowercase()).enumerate() {
-        let mut line = vec![row + 1];
-        let mut left = row + 1;
-        for (b, pair) in other.iter().zip(above.windows(2)) {
-            let (diagonal, up) = match pair {
-                [diagonal, up] => (*diagonal, *up),
-                _ => (0, 0),
-            };
-            left = (diagonal + usize::from(a != *b)).min(up + 1).min(left + 1);
-            line.push(left);
-        }
-        above = line;
-    }
-    above.last().copied().unwrap_or_default()
 }

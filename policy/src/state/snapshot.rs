@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::IpOwner;
 use super::pods::{UidHash, hash};
 use super::store::Store;
+use super::{IpOwner, RefusedPolicies};
 use crate::evaluate::{Connection, Endpoint, Query, Verdict, evaluate, ingress_depends_on_source};
 use crate::explain::{Explanation, explain};
 use crate::model::{
@@ -115,6 +115,16 @@ impl Snapshot {
     /// All policies, by name.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
         self.store.policies.values()
+    }
+
+    /// This cluster as it is where refused policies do not exist: those of manifests, which the API server will not take.
+    #[must_use]
+    pub fn without_refused(&self) -> Self {
+        let mut store = Store::clone(&self.store);
+        store.refused = RefusedPolicies::default();
+        Self {
+            store: Arc::new(store),
+        }
     }
 
     /// The policies that exist and were refused, by name; see [`State::set_refused_policies`](super::State::set_refused_policies).
