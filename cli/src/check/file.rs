@@ -80,13 +80,17 @@ struct File {
 struct Entry {
     #[serde(default)]
     name: Option<String>,
-    from: Spanned<Value>,
-    to: Spanned<Value>,
+    // What is required is asked for here: the parser cannot say in which entry a field is missing.
+    #[serde(default)]
+    from: Option<Spanned<Value>>,
+    #[serde(default)]
+    to: Option<Spanned<Value>>,
     #[serde(default)]
     ports: Option<Spanned<Value>>,
     #[serde(default)]
     port: Option<Spanned<Value>>,
-    expect: Expect,
+    #[serde(default)]
+    expect: Option<Expect>,
     #[serde(default)]
     family: Option<Spanned<String>>,
     #[serde(default)]
@@ -161,6 +165,16 @@ fn check(index: usize, entry: Spanned<Entry>) -> Result<Check, Wrong> {
     let line = entry.defined.line().max(1);
     let entry = entry.value;
     let field = |name: &str| format!("checks[{index}].{name}");
+    let missing = |name: &str, example: &str| {
+        let wrong = format!(
+            "{} is missing; write for example {name}: {example}",
+            field(name)
+        );
+        (line, wrong)
+    };
+    let from = entry.from.ok_or_else(|| missing("from", "shop/web"))?;
+    let to = entry.to.ok_or_else(|| missing("to", "shop/db"))?;
+    let expect = entry.expect.ok_or_else(|| missing("expect", "deny"))?;
     let ports = match (entry.ports, entry.port) {
         (Some(both), Some(_)) => {
             return Err((
@@ -184,8 +198,8 @@ fn check(index: usize, entry: Spanned<Entry>) -> Result<Check, Wrong> {
             }
         }),
     };
-    let from = ends(&entry.from, &field("from"))?;
-    let to = ends(&entry.to, &field("to"))?;
+    let from = ends(&from, &field("from"))?;
+    let to = ends(&to, &field("to"))?;
     let name = entry
         .name
         .filter(|name| !name.trim().is_empty())
@@ -197,7 +211,7 @@ fn check(index: usize, entry: Spanned<Entry>) -> Result<Check, Wrong> {
         from,
         to,
         ports,
-        expect: entry.expect,
+        expect,
         family,
     })
 }
