@@ -1,4 +1,4 @@
-//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|bench|image|tidy`.
+//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|nightly|bench|image|tidy`.
 //!
 //! ```text
 //! setup (what is missing) -> bpf (the BPF object) -> build (cargo) -> test | demo | bench
@@ -14,6 +14,7 @@ mod crds;
 mod demo;
 mod image;
 mod leftovers;
+mod nightly;
 mod process;
 mod runner;
 mod setup;
@@ -46,6 +47,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run every test that can run here; name the others.
     Test(test::Options),
+    /// Run what takes too long for every change: many random clusters, hostile manifests, mutants.
+    Nightly(nightly::Options),
     /// Measure the engine and the BPF programs, and compare with the goals.
     Bench(bench::Options),
     /// Build the container images with docker or buildah.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::command(&workspace, &options),
         Task::Demo(options) => demo::command(&workspace, &options),
         Task::Test(options) => test::command(&workspace, &options),
+        Task::Nightly(options) => nightly::command(&workspace, &options),
         Task::Bench(options) => bench::command(&workspace, &options),
         Task::Image(options) => image::command(&workspace, &options),
         Task::Tidy => tidy::command(&workspace),
