@@ -98,6 +98,8 @@ fn ours(object: &Value) -> Result<model::NetworkPolicy, String> {
     // Given by the server.
     policy.uid = model::Uid("".into());
     policy.generation = 0;
+    // The server writes policyTypes down and leaves empty lists out: written otherwise, meant the same.
+    policy.written = model::Written::default();
     Ok(policy)
 }
 
