@@ -11,6 +11,8 @@
     clippy::print_stderr
 )]
 
+mod auditor;
+mod commands;
 mod deploy;
 mod deployed;
 mod failures;
@@ -133,6 +135,34 @@ const TESTS: &[(&str, Test)] = &[
     (
         "admin_policies_are_refused_as_the_api_server_refuses_them",
         Test::Crds(|b, c| Box::pin(tiers::same_verdicts(b, c))),
+    ),
+    (
+        "commands_say_the_same_of_a_cluster_and_of_its_manifests",
+        Test::Own(|b| Box::pin(commands::same_answers(b))),
+    ),
+    (
+        "commands_say_the_same_with_admin_policies",
+        Test::Crds(|b, c| Box::pin(commands::same_answers_with_admin_policies(b, c))),
+    ),
+    (
+        "what_fix_writes_is_taken_and_does_what_it_promises",
+        Test::Own(|b| Box::pin(commands::fixes(b))),
+    ),
+    (
+        "what_fix_writes_is_taken_with_admin_policies",
+        Test::Crds(|b, c| Box::pin(commands::fixes_with_admin_policies(b, c))),
+    ),
+    (
+        "the_rights_of_the_auditor_suffice_and_each_is_needed",
+        Test::Crds(|b, c| Box::pin(auditor::rights(b, c))),
+    ),
+    (
+        "the_auditor_may_what_the_programs_may",
+        Test::Shared(|c| Box::pin(auditor::same_rules(c))),
+    ),
+    (
+        "commands_on_a_cluster_that_is_away_end_soon_and_say_so",
+        Test::Shared(|c| Box::pin(auditor::away(c))),
     ),
     (
         "relist_after_410_gone",

@@ -68,7 +68,7 @@ fn admin_policies_that_no_server_takes() {
         (to("{namespaces: {}, nodes: {}}"), TO, "stand together"),
         (
             to("{namespaces: {}, galaxies: {}}"),
-            &format!("{TO}.galaxies"),
+            "spec.egress[0].to[0].galaxies",
             "there is no such field",
         ),
         (anp("{action: Deny, to: []}"), "spec.egress[0].to", "empty"),
