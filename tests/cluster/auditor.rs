@@ -58,12 +58,15 @@ async fn set(client: &Client, rules: &Value) -> Result<()> {
 
 /// The rules without one kind.
 fn without(rules: &Value, kind: &str) -> Value {
-    let mut fewer = rules.clone();
-    let of = fewer.as_array_mut().into_iter().flatten();
-    for kinds in of.filter_map(|rule| rule["resources"].as_array_mut()) {
-        kinds.retain(|one| one != kind);
+    let mut fewer = rules.as_array().cloned().unwrap_or_default();
+    for rule in &mut fewer {
+        if let Some(kinds) = rule["resources"].as_array_mut() {
+            kinds.retain(|one| one != kind);
+        }
     }
-    fewer
+    // The server takes no rule without a kind.
+    fewer.retain(|rule| rule["resources"] != json!([]));
+    json!(fewer)
 }
 
 const COMMANDS: [&[&str]; 4] = [

@@ -120,7 +120,7 @@ fn subject(finding: &Value) -> String {
 /// Without what only one of the two can have: the name of what was read, identities that a server gives, places in files.
 fn plain(mut answer: Value) -> Value {
     if let Some(fields) = answer.as_object_mut() {
-        fields.remove("source");
+        fields.retain(|key, _| !matches!(key.as_str(), "source" | "objects"));
     }
     strip(&mut answer);
     answer

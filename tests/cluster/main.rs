@@ -19,6 +19,7 @@ mod failures;
 mod kinds;
 mod large;
 mod lists;
+mod newer;
 mod once;
 mod rights;
 mod shared;
@@ -47,12 +48,12 @@ fn main() -> ExitCode {
         .iter()
         .map(|(name, test)| {
             let mut found = binaries.clone();
-            if matches!(test, Test::Lab(_)) && !lab.is_empty() {
+            if matches!(test, Test::Lab(_) | Test::LabCrds(_)) && !lab.is_empty() {
                 let reason = lab.join("; ");
                 eprintln!("ignored: {name}: {reason}");
                 found = Err(reason);
             }
-            if matches!(test, Test::Crds(_))
+            if matches!(test, Test::Crds(_) | Test::LabCrds(_))
                 && let Err(reason) = Crds::find()
             {
                 eprintln!("ignored: {name}: {reason}");
@@ -115,6 +116,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "agent_and_collector_run_with_the_rights_of_deploy",
         Test::Lab(whole::with_the_rights_of_deploy),
+    ),
+    (
+        "agent_and_collector_run_with_these_rights_where_admin_policies_are_served",
+        Test::LabCrds(whole::with_admin_policies),
+    ),
+    (
+        "admin_policies_of_a_newer_api_fail_closed",
+        Test::Own(|b| Box::pin(newer::fails_closed(b))),
     ),
     (
         "reading_once_ends_when_it_is_of_no_use_to_wait",

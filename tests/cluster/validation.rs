@@ -98,6 +98,8 @@ fn ours(object: &Value) -> Result<model::NetworkPolicy, String> {
     // Given by the server.
     policy.uid = model::Uid("".into());
     policy.generation = 0;
+    // Lints of what people wrote: the server fills policyTypes in, and leaves empty lists out.
+    policy.written = model::Written::default();
     Ok(policy)
 }
 
