@@ -132,11 +132,47 @@ fn a_peer_of_a_newer_api_is_unrecognised() {
             kind,
             json!({
                 "tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "later": [1],
-                "ingress": [{"action": "Deny", "later": 1, "from": [{"galaxies": {"x": 1}}, {"networks": ["10.0.0.0/8"]}]}],
+                "ingress": [{"action": "Deny", "later": 1, "from": [{"galaxies": {"x": 1}}, {"networks": ["10.0.0.0/8"]}, {"galaxies": 1, "planets": 2}]}],
             }),
         );
         let peers = &policy.ingress[0].peers;
-        assert_eq!(*peers, [AdminPeer::Unrecognised, AdminPeer::Unrecognised]);
+        assert_eq!(*peers, [const { AdminPeer::Unrecognised }; 3]);
+    }
+}
+
+#[test]
+fn a_field_of_a_newer_api_beside_a_known_one_is_passed_over() {
+    for kind in [
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        let (ports, port) = match kind {
+            Kind::ClusterNetworkPolicy => ("protocols", "destinationNamedPort"),
+            _ => ("ports", "namedPort"),
+        };
+        let policy = |later: bool| {
+            let with = |mut value: serde_json::Value| {
+                if later {
+                    value["later"] = json!({"x": 1});
+                    value["also"] = json!(1);
+                }
+                value
+            };
+            admin(
+                kind,
+                json!({
+                    "tier": "Admin", "priority": 1, "subject": with(json!({"namespaces": {}})),
+                    "ingress": [{"action": "Deny", "from": [with(json!({"namespaces": {}}))], ports: [with(json!({port: "web"}))]}],
+                }),
+            )
+        };
+        let passed_over = policy(true);
+        assert_eq!(
+            passed_over.ingress[0].peers,
+            [AdminPeer::Namespaces(Selector::default())]
+        );
+        assert_eq!(passed_over, policy(false));
     }
 }
 

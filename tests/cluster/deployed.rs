@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use polproof_tests::cluster::crds::Crds;
 use polproof_tests::cluster::{ApiServer, Binaries, ControlPlane, Proxy};
 use polproof_tests::lab::traffic::Outcome;
 use polproof_tests::lab::{Kubeconfigs, Lab, Setup, wait_for};
@@ -15,8 +16,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::deploy::{apply_rights, kubeconfig_of};
+use crate::kinds::optional;
 use crate::shared::PATIENCE;
 use crate::sources::create;
+use crate::tiers::KINDS;
 
 pub(crate) const ACCOUNTS: [&str; 2] = ["polproof-agent", "polproof-collector"];
 
@@ -82,7 +85,12 @@ pub(crate) fn of_generation(found: &Value, generation: i64) -> Option<Value> {
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn create(binaries: &Binaries, runtime: &'a Runtime) -> Result<Self> {
+    /// `definitions`: the kinds of admin policies are served.
+    pub(crate) fn create(
+        binaries: &Binaries,
+        definitions: Option<&Crds>,
+        runtime: &'a Runtime,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let rules = folder.path().join("audit-policy.json");
         let audit = folder.path().join("audit.log");
@@ -103,6 +111,11 @@ impl<'a> World<'a> {
         let plane = runtime.block_on(ControlPlane::start(binaries, options))?;
         let (client, [agent, collector]) = runtime.block_on(async {
             let client = plane.client().await?;
+            if let Some(definitions) = definitions {
+                for kind in KINDS {
+                    definitions.install(&client, optional(kind).plural).await?;
+                }
+            }
             apply_rights(&client).await?;
             let agent = kubeconfig_of(&plane, &client, ACCOUNTS[0]).await?;
             let collector = kubeconfig_of(&plane, &client, ACCOUNTS[1]).await?;

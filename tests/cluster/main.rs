@@ -11,12 +11,15 @@
     clippy::print_stderr
 )]
 
+mod auditor;
+mod commands;
 mod deploy;
 mod deployed;
 mod failures;
 mod kinds;
 mod large;
 mod lists;
+mod newer;
 mod once;
 mod rights;
 mod shared;
@@ -45,12 +48,12 @@ fn main() -> ExitCode {
         .iter()
         .map(|(name, test)| {
             let mut found = binaries.clone();
-            if matches!(test, Test::Lab(_)) && !lab.is_empty() {
+            if matches!(test, Test::Lab(_) | Test::LabCrds(_)) && !lab.is_empty() {
                 let reason = lab.join("; ");
                 eprintln!("ignored: {name}: {reason}");
                 found = Err(reason);
             }
-            if matches!(test, Test::Crds(_))
+            if matches!(test, Test::Crds(_) | Test::LabCrds(_))
                 && let Err(reason) = Crds::find()
             {
                 eprintln!("ignored: {name}: {reason}");
@@ -115,6 +118,14 @@ const TESTS: &[(&str, Test)] = &[
         Test::Lab(whole::with_the_rights_of_deploy),
     ),
     (
+        "agent_and_collector_run_with_these_rights_where_admin_policies_are_served",
+        Test::LabCrds(whole::with_admin_policies),
+    ),
+    (
+        "admin_policies_of_a_newer_api_fail_closed",
+        Test::Own(|b| Box::pin(newer::fails_closed(b))),
+    ),
+    (
         "reading_once_ends_when_it_is_of_no_use_to_wait",
         Test::Shared(|c| Box::pin(once::no_use_to_wait(c))),
     ),
@@ -133,6 +144,34 @@ const TESTS: &[(&str, Test)] = &[
     (
         "admin_policies_are_refused_as_the_api_server_refuses_them",
         Test::Crds(|b, c| Box::pin(tiers::same_verdicts(b, c))),
+    ),
+    (
+        "commands_say_the_same_of_a_cluster_and_of_its_manifests",
+        Test::Own(|b| Box::pin(commands::same_answers(b))),
+    ),
+    (
+        "commands_say_the_same_with_admin_policies",
+        Test::Crds(|b, c| Box::pin(commands::same_answers_with_admin_policies(b, c))),
+    ),
+    (
+        "what_fix_writes_is_taken_and_does_what_it_promises",
+        Test::Own(|b| Box::pin(commands::fixes(b))),
+    ),
+    (
+        "what_fix_writes_is_taken_with_admin_policies",
+        Test::Crds(|b, c| Box::pin(commands::fixes_with_admin_policies(b, c))),
+    ),
+    (
+        "the_rights_of_the_auditor_suffice_and_each_is_needed",
+        Test::Crds(|b, c| Box::pin(auditor::rights(b, c))),
+    ),
+    (
+        "the_auditor_may_what_the_programs_may",
+        Test::Shared(|c| Box::pin(auditor::same_rules(c))),
+    ),
+    (
+        "commands_on_a_cluster_that_is_away_end_soon_and_say_so",
+        Test::Shared(|c| Box::pin(auditor::away(c))),
     ),
     (
         "relist_after_410_gone",

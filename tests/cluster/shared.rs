@@ -38,6 +38,8 @@ pub(crate) enum Test {
     Crds(for<'a> fn(&'a Binaries, &'a Crds) -> Work<'a>),
     /// A control plane of its own and a lab. Not a future: a lab waits.
     Lab(fn(&Binaries, &Runtime) -> Result<()>),
+    /// Both.
+    LabCrds(fn(&Binaries, &Crds, &Runtime) -> Result<()>),
 }
 
 static SHARED: Mutex<Option<Arc<ControlPlane>>> = Mutex::new(None);
@@ -53,6 +55,7 @@ impl Test {
             Self::Own(test) => runtime.block_on(test(binaries)),
             Self::Crds(test) => runtime.block_on(test(binaries, &Crds::find()?)),
             Self::Lab(test) => test(binaries, &runtime),
+            Self::LabCrds(test) => test(binaries, &Crds::find()?, &runtime),
         };
         result.map_err(|error| Failed::from(format!("{error:#}")))
     }

@@ -164,6 +164,7 @@ fn subjects() -> Vec<Value> {
         json!({ "namespaces": {}, "pods": { "namespaceSelector": {}, "podSelector": {} } }),
         json!({ "nodes": {} }),
         json!({ "unknown": {} }),
+        json!({ "unknown": {}, "namespaces": {} }),
     ]
 }
 
@@ -220,6 +221,8 @@ fn peers() -> Vec<Value> {
         json!({ "networks": ["10.0.0.0/8"] }),
         json!({ "unknown": {} }),
         json!({ "unknown": {}, "namespaces": {} }),
+        json!({ "unknown": {}, "other": {} }),
+        json!({ "networks": ["10.0.0.0/8"], "namespaces": {} }),
     ]
 }
 
@@ -304,6 +307,7 @@ fn v1alpha1_ports() -> Vec<Value> {
     vec![
         json!({}),
         number(json!(80), json!("TCP")),
+        json!({ "namedPort": "web", "unknown": 1 }),
         number(json!(80), json!("SCTP")),
         number(json!(80), json!("tcp")),
         number(json!(80), json!("ICMP")),
@@ -359,5 +363,7 @@ fn protocols() -> Vec<Value> {
         json!({ "destinationNamedPort": "Not A Name" }),
         json!({ "destinationNamedPort": "web", "tcp": { "destinationPort": { "number": 53 } } }),
         json!({ "unknown": {} }),
+        json!({ "unknown": {}, "destinationNamedPort": "web" }),
+        tcp(json!({ "number": 80, "unknown": 1 })),
     ]
 }

@@ -98,7 +98,7 @@ fn ours(object: &Value) -> Result<model::NetworkPolicy, String> {
     // Given by the server.
     policy.uid = model::Uid("".into());
     policy.generation = 0;
-    // The server writes policyTypes down and leaves empty lists out: written otherwise, meant the same.
+    // Lints of what people wrote: the server fills policyTypes in, and leaves empty lists out.
     policy.written = model::Written::default();
     Ok(policy)
 }

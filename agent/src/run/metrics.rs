@@ -243,7 +243,7 @@ fn report(m: &mut Metrics, figures: &Arc<Figures>) {
     );
     m.counter(
         "polproof_spool_batches_dropped",
-        "Unconfirmed batches dropped because the spool was full",
+        "Unconfirmed batches dropped because the spool was full, or left by another version of the agent",
         atomic(s, |s| &s.batches_dropped),
     );
     m.counter(

@@ -66,6 +66,11 @@ fn admin_policies_that_no_server_takes() {
         (to("{}"), TO, "no field"),
         (to("null"), TO, "must be an object"),
         (to("{namespaces: {}, nodes: {}}"), TO, "stand together"),
+        (
+            to("{namespaces: {}, galaxies: {}}"),
+            "spec.egress[0].to[0].galaxies",
+            "there is no such field",
+        ),
         (anp("{action: Deny, to: []}"), "spec.egress[0].to", "empty"),
         (anp("{action: Deny}"), "spec.egress[0].to", "missing"),
         (

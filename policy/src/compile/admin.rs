@@ -190,20 +190,25 @@ pub(super) fn namespaced_pods(
     Ok((namespaces, of("podSelector")?))
 }
 
-/// The one field of an object that must have one.
+/// The one known field of an object that must have one. What stands beside it and is not known is passed over, as a server
+/// prunes it; where nothing else is there, the first such field is given.
 pub(super) fn only<'v>(
     fields: &'v Map<String, Value>,
     known: &[&str],
     path: &Path<'_>,
 ) -> Result<(&'v str, &'v Value), Refusal> {
-    let mut there = fields.iter().filter(|(_, value)| !value.is_null());
+    let there = || fields.iter().filter(|(_, value)| !value.is_null());
+    let mut ours = there().filter(|(field, _)| known.contains(&field.as_str()));
     let wanted = || format!("write exactly one of {}", known.join(", "));
-    match (there.next(), there.next()) {
-        (None, _) => Err(path.refuse("it has no field", wanted())),
+    match (ours.next(), ours.next()) {
         (Some((field, value)), None) => Ok((field, value)),
         (Some((one, _)), Some((other, _))) => Err(path.refuse(
             format!("{one} and {other} stand together"),
             format!("{}; make two list items of two", wanted()),
         )),
+        (None, _) => there()
+            .next()
+            .map(|(field, value)| (field.as_str(), value))
+            .ok_or_else(|| path.refuse("it has no field", wanted())),
     }
 }

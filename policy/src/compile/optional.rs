@@ -68,8 +68,10 @@ pub const OPTIONAL_KINDS: [OptionalKind; 7] = [
     },
 ];
 
-/// Converts an object of an optional kind. Fields that we do not know are passed over, as the API server prunes them, but a
-/// peer in which we know no field is [`AdminPeer::Unrecognised`](crate::model::AdminPeer::Unrecognised).
+/// Converts an object of an optional kind. Fields that we do not know are passed over, also beside one that we know: a server
+/// that does not know them prunes them, and every other implementation reads such an object without them. But a peer in which we
+/// know no field is [`AdminPeer::Unrecognised`](crate::model::AdminPeer::Unrecognised). Slips in manifests are found by
+/// [`known_fields`](super::known_fields).
 ///
 /// # Errors
 /// What the API server would refuse by the kind's schema and validation rules.

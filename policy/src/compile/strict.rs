@@ -17,7 +17,8 @@ enum Shape {
     Any,
     /// An object with these fields.
     Fields(&'static [(&'static str, Shape)]),
-    /// An object with one of these fields, or with one that a newer API may have; what is similar to a known one is a slip.
+    /// An object with one of these fields, or with one that a newer API may have; what is similar to a known one, or stands
+    /// beside one, is a slip.
     Open(&'static [(&'static str, Shape)]),
     /// A list of these.
     Each(&'static Shape),
@@ -181,13 +182,17 @@ fn look(value: &Value, shape: &Shape, path: &Path<'_>, depth: usize) -> Result<(
             Ok(())
         }
         (Fields(known) | Open(known), Value::Object(fields)) => {
+            let open = matches!(shape, Open(_))
+                && !known
+                    .iter()
+                    .any(|(name, _)| fields.get(*name).is_some_and(|value| !value.is_null()));
             for (field, value) in fields {
                 let path = path.field(field);
                 match known.iter().find(|(name, _)| name == field) {
                     Some((_, shape)) => look(value, shape, &path, depth + 1)?,
                     None => {
                         let meant = meant(field, known);
-                        if matches!(shape, Open(_)) && meant.is_none() {
+                        if open && meant.is_none() {
                             continue;
                         }
                         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();

@@ -68,7 +68,11 @@ pub fn any_shape(kind: &OptionalKind, (group, version): (&str, &str)) -> Value {
     let name = kind.kind.name();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{}.{group}", kind.plural) },
+        "metadata": {
+            "name": format!("{}.{group}", kind.plural),
+            // Groups below k8s.io ask for a word on it.
+            "annotations": { "api-approved.kubernetes.io": "unapproved, a definition of a test" },
+        },
         "spec": {
             "group": group,
             "names": { "kind": name, "listKind": format!("{name}List"), "plural": kind.plural, "singular": name.to_lowercase() },

@@ -5,10 +5,11 @@
 //! the attempts that are still open, in one frame with a checksum. Either all of it survives or none.
 //!
 //! ```text
-//! DIR/instance                        "polproof-spool 1", a UUID and a number: the identity that sequence numbers above it belong to
+//! DIR/instance                        "polproof-spool 2", a UUID and a number: the identity that sequence numbers above it belong to
 //! DIR/acknowledged                    the highest number that the collector has confirmed
 //! DIR/lock                            held by the one agent that uses the folder
 //! DIR/00000000000000000042.segment    frames; named by a number that only grows
+//! DIR/format-1/                       the files of another version of the agent
 //! ```
 //!
 //! - A report that says something gets the next sequence number, or several when it is too long for one batch.
@@ -18,9 +19,12 @@
 //!   death of the process needs none.
 //! - When the folder is full (`max_bytes`, or the disk itself) the oldest segment goes, and its batches are counted
 //!   as dropped.
+//! - What another version of the agent wrote is set aside, and what of it was not delivered is counted as dropped: nobody
+//!   upgrades a fleet to find its agents refusing to start.
 //! - A segment whose batches are confirmed stays until its provisional findings have settled: after a crash they
 //!   are needed to settle or retract each of them exactly once.
 
+mod aside;
 mod entry;
 mod reader;
 mod recover;
@@ -38,7 +42,7 @@ pub use reader::SpoolReader;
 pub use state::SpoolStats;
 pub use writer::SpoolWriter;
 
-/// Version of everything on disk. A spool of another version is refused, never guessed at.
+/// Version of everything on disk. A spool of another version is set aside, never guessed at.
 pub const DISK_VERSION: u32 = 2;
 
 /// Where the spool lies and how large it may grow.
@@ -76,7 +80,7 @@ impl Spool {
     /// Opens or makes the spool of a folder, repairs what a crash left, and says where to go on.
     ///
     /// # Errors
-    /// The folder cannot be used, another agent uses it, or another version of the agent wrote it.
+    /// The folder cannot be used, or another agent uses it.
     pub fn open(config: SpoolConfig) -> Result<(SpoolWriter, SpoolReader, Recovered), SpoolError> {
         recover::open(config)
     }
@@ -115,18 +119,6 @@ pub enum SpoolError {
     Locked {
         /// The folder.
         dir: PathBuf,
-    },
-    /// Another version wrote it.
-    #[error(
-        "{} was written in spool format {found}; this agent knows format {DISK_VERSION}. Run the agent version that wrote it \
-         until it has delivered everything, or move the folder away (its undelivered findings are then lost)",
-        path.display()
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
     },
     /// One entry is larger than the spool may hold.
     #[error(

@@ -12,13 +12,14 @@ use polproof_flow::record::Instant;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::aside;
 use super::entry::{Checkpoint, Entry, Recovered, Stored};
 use super::segment::{self, HEADER_BYTES, Header, Step};
 use super::state::{Segment, Shared, SpoolStats, State, read_acknowledged};
 use super::writer::{Active, observed_until};
 use super::{DISK_VERSION, SpoolConfig, SpoolError, SpoolReader, SpoolWriter};
 
-const INSTANCE: &str = "instance";
+pub(super) const INSTANCE: &str = "instance";
 const LOCK: &str = "lock";
 const TITLE: &str = "polproof-spool";
 const ABOVE: &str = "numbers above";
@@ -35,6 +36,7 @@ pub(super) fn open(
     let dir = config.dir.as_path();
     std::fs::create_dir_all(dir).map_err(SpoolError::io("create the folder", dir))?;
     let lock = lock(dir)?;
+    let dropped = aside::set_aside(dir)?;
     let acknowledged = read_acknowledged(dir);
     let identity = match read_identity(dir)? {
         Some(identity) => identity,
@@ -93,6 +95,7 @@ pub(super) fn open(
 
     let stats = Arc::new(SpoolStats::default());
     stats.corrupt.store(recovered.corrupt, Ordering::Relaxed);
+    stats.batches_dropped.store(dropped, Ordering::Relaxed);
     let shared = Shared {
         dir: dir.to_owned(),
         appended: watch::Sender::new(state.next_sequence),
@@ -138,13 +141,8 @@ impl Scan {
                 self.state.next_sequence = self.state.next_sequence.max(first_sequence);
                 HEADER_BYTES
             }
-            Header::Version(found) => {
-                return Err(SpoolError::Version {
-                    path: path.to_owned(),
-                    found,
-                });
-            }
-            Header::Torn => {
+            // Of another version none is here any more.
+            Header::Version(_) | Header::Torn => {
                 self.recovered.truncated_bytes += bytes.len() as u64;
                 return remove(path);
             }
@@ -266,19 +264,35 @@ pub(super) struct Identity {
     pub(super) above: u64,
 }
 
+/// What the file with the identity says, if it is there.
+fn read_instance(dir: &Path) -> Result<Option<String>, SpoolError> {
+    let path = dir.join(INSTANCE);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SpoolError::io("read", &path)(error)),
+    }
+}
+
+fn version(line: Option<&str>) -> Option<u32> {
+    let number = line?.strip_prefix(TITLE)?;
+    number.trim().parse().ok()
+}
+
+/// The version of the identity, if it is another one than ours.
+pub(super) fn version_of_identity(dir: &Path) -> Result<Option<u32>, SpoolError> {
+    let text = read_instance(dir)?;
+    let found = text.and_then(|text| version(text.lines().next()));
+    Ok(found.filter(|found| *found != DISK_VERSION))
+}
+
 /// The identity of the folder, if it has a valid one.
 fn read_identity(dir: &Path) -> Result<Option<Identity>, SpoolError> {
-    let path = dir.join(INSTANCE);
-    let text = match std::fs::read(&path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(SpoolError::io("read", &path)(error)),
+    let Some(text) = read_instance(dir)? else {
+        return Ok(None);
     };
     let mut lines = text.lines();
-    let version = lines
-        .next()
-        .and_then(|l| l.strip_prefix(TITLE))
-        .and_then(|v| v.trim().parse::<u32>().ok());
+    let version = version(lines.next());
     let uuid = lines.next().and_then(|l| uuid::Uuid::parse_str(l).ok());
     let above = lines
         .next()
@@ -289,10 +303,9 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, SpoolError> {
             uuid: uuid.to_string(),
             above,
         })),
-        (Some(found), ..) if found != DISK_VERSION => Err(SpoolError::Version { path, found }),
         _ => {
             warn!(
-                file = %path.display(),
+                file = %dir.join(INSTANCE).display(),
                 "the spool's identity is damaged: it gets a new one. What was delivered but not yet noted as such is \
                  counted twice by the collector"
             );

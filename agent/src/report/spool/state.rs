@@ -19,7 +19,8 @@ pub struct SpoolStats {
     pub entries: AtomicU64,
     /// Batches that got a number.
     pub batches: AtomicU64,
-    /// Unconfirmed batches dropped because the spool or the disk was full.
+    /// Unconfirmed batches dropped because the spool or the disk was full, or set aside because another version of the agent
+    /// wrote them.
     pub batches_dropped: AtomicU64,
     /// Places where frames could not be read.
     pub corrupt: AtomicU64,
@@ -144,7 +145,7 @@ impl Shared {
     }
 }
 
-const ACKNOWLEDGED: &str = "acknowledged";
+pub(super) const ACKNOWLEDGED: &str = "acknowledged";
 
 /// Reads the confirmed number; 0 if there is none or it is damaged, which only means that the collector is asked.
 pub(super) fn read_acknowledged(dir: &Path) -> u64 {
