@@ -10,6 +10,7 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::print_stderr
 )]
 
