@@ -326,8 +326,9 @@ fn pod(number: usize, sizes: &Sizes, random: &mut Random) -> Pod {
 /// The first policy of a namespace is default-deny for both directions, the second lets DNS
 /// out, the rest admit this and that.
 fn policy(number: usize, sizes: &Sizes, random: &mut Random) -> NetworkPolicy {
-    let namespace = number % sizes.namespaces;
-    let nth = number / sizes.namespaces;
+    // Where there are many namespaces, some have none, and the others enough to be of every kind.
+    let governed = sizes.namespaces.min(sizes.policies.div_ceil(5));
+    let (namespace, nth) = (number % governed, number / governed);
     let mut policy = NetworkPolicy {
         id: NamespacedName::new(format!("ns-{namespace}"), format!("policy-{nth}")),
         uid: uid(random),
