@@ -44,6 +44,9 @@ pub fn pod(pod: &api::Pod) -> Result<Pod, Refusal> {
         }
     }
 
+    // A pod has one or two, and a list grows to more than that at once.
+    ips.shrink_to_fit();
+
     let owner = pod
         .metadata
         .owner_references
@@ -90,6 +93,7 @@ pub(super) fn declared(
             declared_by(container, &list.index(index), &mut ports)?;
         }
     }
+    ports.shrink_to_fit();
     Ok(ports)
 }
 

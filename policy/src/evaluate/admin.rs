@@ -151,7 +151,8 @@ impl CompiledAdminRule {
     }
 
     fn matches_peer(&self, asked: &Asked<'_, '_>) -> Holds {
-        let (peer, ip) = asked.of.peer(asked.direction);
+        let peer = asked.of.peer(asked.direction);
+        let ip = asked.of.peer_ip(asked.direction);
         match peer {
             End::Pod(entry) => {
                 if self.peers.select(entry) {

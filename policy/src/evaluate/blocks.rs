@@ -64,6 +64,7 @@ impl Blocks {
         }
     }
 
+    #[inline]
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(ip) => within(&self.v4, ip.to_bits()),
@@ -118,6 +119,7 @@ fn joined<T: Step>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     ranges
 }
 
+#[inline]
 fn within<T: Step>(ranges: &[(T, T)], ip: T) -> bool {
     let after = ranges.partition_point(|(first, _)| *first <= ip);
     after

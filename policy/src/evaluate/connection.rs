@@ -35,6 +35,7 @@ pub(crate) struct Connection<'s, 'q> {
 
 impl<'s, 'q> Connection<'s, 'q> {
     /// The end that a direction's policies are about.
+    #[inline]
     pub(crate) const fn governed(&self, direction: Direction) -> End<'s, 'q> {
         match direction {
             Direction::Egress => self.source,
@@ -42,11 +43,21 @@ impl<'s, 'q> Connection<'s, 'q> {
         }
     }
 
-    /// The other end, and its address.
-    pub(crate) const fn peer(&self, direction: Direction) -> (End<'s, 'q>, IpAddr) {
+    /// The other end.
+    #[inline]
+    pub(crate) const fn peer(&self, direction: Direction) -> End<'s, 'q> {
         match direction {
-            Direction::Egress => (self.destination, self.destination_ip),
-            Direction::Ingress => (self.source, self.source_ip),
+            Direction::Egress => self.destination,
+            Direction::Ingress => self.source,
+        }
+    }
+
+    /// The address of the other end.
+    #[inline]
+    pub(crate) const fn peer_ip(&self, direction: Direction) -> IpAddr {
+        match direction {
+            Direction::Egress => self.destination_ip,
+            Direction::Ingress => self.source_ip,
         }
     }
 
@@ -58,6 +69,7 @@ impl<'s, 'q> Connection<'s, 'q> {
 
 impl End<'_, '_> {
     /// Both ends come from one snapshot, which has one entry a pod.
+    #[inline]
     pub(crate) fn is_pod(self, pod: &PodEntry) -> bool {
         match self {
             Self::Pod(entry) | Self::Host(entry) => std::ptr::eq(entry, pod),
@@ -66,6 +78,7 @@ impl End<'_, '_> {
     }
 
     /// Whether it is the node that this pod runs on.
+    #[inline]
     pub(crate) fn is_node_of(self, pod: &PodEntry) -> bool {
         let node = match self {
             Self::Node(node) => Some(node),
@@ -77,6 +90,7 @@ impl End<'_, '_> {
 }
 
 /// What counts for a pod in one direction.
+#[inline]
 pub(crate) fn isolation_of(direction: Direction, pod: &PodEntry) -> &Isolation {
     match direction {
         Direction::Egress => &pod.egress,

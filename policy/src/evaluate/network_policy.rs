@@ -24,6 +24,7 @@ pub(super) enum Standing<'s> {
 }
 
 /// What the tier says of a pod with or without isolation.
+#[inline]
 pub(super) fn standing<'s>(
     direction: Direction,
     governed: &'s PodEntry,
@@ -33,7 +34,7 @@ pub(super) fn standing<'s>(
     if isolation.policies.is_empty() {
         return Standing::NotIsolated;
     }
-    let (peer, _) = of.peer(direction);
+    let peer = of.peer(direction);
     let on_own_node = peer.is_node_of(governed);
     if peer.is_pod(governed) || (on_own_node && direction == Direction::Ingress) {
         return Standing::Exempt;
@@ -62,6 +63,7 @@ pub(super) fn standing<'s>(
 }
 
 /// The verdict on a pod that no other tier says anything of.
+#[inline]
 pub(super) fn judge<'s>(
     direction: Direction,
     governed: &'s PodEntry,
@@ -85,7 +87,7 @@ pub(super) fn judge<'s>(
         }
         Standing::Isolated {
             open: Some(rule), ..
-        } => match of.peer(direction).0 {
+        } => match of.peer(direction) {
             // As a node, which is the common reading, no rule admits it.
             End::Host(_) => unknown(UnknownReason::HostNetworkPod, Decision::NoRule),
             End::Pod(_) | End::Node(_) | End::External => {
@@ -102,6 +104,7 @@ pub(super) fn judge<'s>(
     }
 }
 
+#[inline]
 pub(super) fn by_rule<'a>(isolation: &'a Isolation, rule: &CompiledRule) -> Decision<'a> {
     match isolation.policies.get(rule.policy) {
         Some(policy) => Decision::Rule(PolicyRef {
@@ -112,23 +115,24 @@ pub(super) fn by_rule<'a>(isolation: &'a Isolation, rule: &CompiledRule) -> Deci
     }
 }
 
+#[inline]
 fn admits(
     rule: &CompiledRule,
     direction: Direction,
     governed: &PodEntry,
     of: &Connection<'_, '_>,
 ) -> Admits {
-    let (peer, peer_ip) = of.peer(direction);
     let ports = admits_port(rule, direction, governed, of);
     if ports == Admits::No {
         return Admits::No;
     }
-    let peers = match peer {
+    let in_block = || rule.peers.contain(of.peer_ip(direction));
+    let peers = match of.peer(direction) {
         End::Pod(entry) if rule.peers.select(entry) => Admits::Sure,
         // Some implementations compare ipBlocks with addresses outside the cluster only.
-        End::Pod(_) if rule.peers.contain(peer_ip) => Admits::Open,
+        End::Pod(_) if in_block() => Admits::Open,
         End::Pod(_) => Admits::No,
-        End::Host(_) | End::Node(_) | End::External if rule.peers.contain(peer_ip) => Admits::Sure,
+        End::Host(_) | End::Node(_) | End::External if in_block() => Admits::Sure,
         // Some implementations see the pod's labels behind the node's address.
         End::Host(entry) if rule.peers.select(entry) => Admits::Open,
         End::Host(_) | End::Node(_) | End::External => Admits::No,
@@ -137,6 +141,7 @@ fn admits(
 }
 
 /// Named ports are those of the destination, which must be a pod for that.
+#[inline]
 fn admits_port(
     rule: &CompiledRule,
     direction: Direction,

@@ -28,14 +28,14 @@ pub(crate) struct PortRange {
 #[derive(Clone, Debug)]
 pub(crate) enum Numbers {
     /// As most rules have: beside the rule, so that nothing else need be read.
-    Few(u8, [PortRange; FEW]),
+    Few([PortRange; FEW]),
     /// Found by bisection.
     Many(Arc<[PortRange]>),
 }
 
 const FEW: usize = 3;
 
-/// Fills the places that are not taken.
+/// Fills the places that are not taken: a range without a port.
 const NO_PORT: PortRange = PortRange {
     protocol: Protocol::Tcp,
     first: u16::MAX,
@@ -53,23 +53,19 @@ impl Numbers {
             joins
         });
         let mut few = [NO_PORT; FEW];
-        match u8::try_from(ranges.len()) {
-            Ok(count) if usize::from(count) <= FEW => {
-                for (place, range) in few.iter_mut().zip(ranges) {
-                    *place = range;
-                }
-                Self::Few(count, few)
-            }
-            Ok(_) | Err(_) => Self::Many(ranges.into()),
+        if ranges.len() > FEW {
+            return Self::Many(ranges.into());
         }
+        for (place, range) in few.iter_mut().zip(ranges) {
+            *place = range;
+        }
+        Self::Few(few)
     }
 
+    #[inline]
     fn contain(&self, protocol: Protocol, port: u16) -> bool {
         match self {
-            Self::Few(count, few) => few
-                .iter()
-                .take(usize::from(*count))
-                .any(|range| range.contains(protocol, port)),
+            Self::Few(few) => few.iter().any(|range| range.contains(protocol, port)),
             Self::Many(ranges) => {
                 let after = ranges
                     .partition_point(|range| (range.protocol, range.first) <= (protocol, port));
@@ -83,6 +79,7 @@ impl Numbers {
 }
 
 impl PortRange {
+    #[inline]
     fn contains(self, protocol: Protocol, port: u16) -> bool {
         self.protocol == protocol && self.first <= port && port <= self.last
     }
@@ -152,6 +149,7 @@ impl Ports {
         collected.finish()
     }
 
+    #[inline]
     pub(crate) fn admit_number(&self, protocol: Protocol, port: u16) -> bool {
         match self {
             Self::Every => true,
@@ -160,22 +158,26 @@ impl Ports {
     }
 
     /// Whether one of the names means this port on the pod.
+    #[inline]
     pub(crate) fn admit_name(&self, protocol: Protocol, port: u16, on: &Pod) -> bool {
         match self {
             Self::Every => true,
-            Self::Some { names, .. } if names.is_empty() => false,
-            Self::Some { names, .. } => on
-                .ports
-                .iter()
-                .filter(|declared| declared.number == port && declared.protocol == protocol)
-                .filter_map(|declared| declared.name.as_deref())
-                .any(|name| {
-                    names
-                        .binary_search_by(|(of, named)| (*of, &**named).cmp(&(protocol, name)))
-                        .is_ok()
-                }),
+            // Most rules have none; looking a name up is no part of their way.
+            Self::Some { names, .. } => !names.is_empty() && are_named(names, protocol, port, on),
         }
     }
+}
+
+fn are_named(names: &Names, protocol: Protocol, port: u16, on: &Pod) -> bool {
+    on.ports
+        .iter()
+        .filter(|declared| declared.number == port && declared.protocol == protocol)
+        .filter_map(|declared| declared.name.as_deref())
+        .any(|name| {
+            names
+                .binary_search_by(|(of, named)| (*of, &**named).cmp(&(protocol, name)))
+                .is_ok()
+        })
 }
 
 #[cfg(test)]
@@ -233,7 +235,7 @@ mod tests {
         let Ports::Some { numbers, .. } = ports(&every) else {
             unreachable!()
         };
-        assert!(matches!(numbers, Numbers::Few(1, _)));
+        assert!(matches!(numbers, Numbers::Few([_, NO_PORT, NO_PORT])));
     }
 
     #[test]

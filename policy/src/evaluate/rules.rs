@@ -140,6 +140,7 @@ impl Peers {
         }
     }
 
+    #[inline]
     pub(crate) fn select(&self, entry: &PodEntry) -> bool {
         match self {
             Self::Everyone => true,
@@ -155,6 +156,7 @@ impl Peers {
         }
     }
 
+    #[inline]
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
         match self {
             Self::Everyone => true,

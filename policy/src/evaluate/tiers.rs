@@ -17,32 +17,40 @@ const fn allow(decision: Decision<'_>) -> DirectionVerdict<'_> {
 
 /// The verdict of one direction.
 pub(super) fn judge<'s>(direction: Direction, of: &Connection<'s, '_>) -> DirectionVerdict<'s> {
-    match of.governed(direction) {
-        End::Node(_) | End::External => allow(Decision::NotGoverned),
-        End::Pod(entry) => judge_pod(direction, entry, of),
-        // Commonly not governed. Who sees the pod behind the node's address may govern it.
-        End::Host(entry) => DirectionVerdict {
-            expectation: match judge_pod(direction, entry, of).expectation {
-                Expectation::Allow => Expectation::Allow,
-                Expectation::Deny | Expectation::Unknown(_) => {
-                    Expectation::Unknown(UnknownReason::HostNetworkPod)
-                }
-            },
-            ..allow(Decision::NotGoverned)
+    let (entry, on_host_network) = match of.governed(direction) {
+        End::Node(_) | End::External => return allow(Decision::NotGoverned),
+        End::Pod(entry) => (entry, false),
+        End::Host(entry) => (entry, true),
+    };
+    let verdict = match &isolation_of(direction, entry).admin {
+        None => network_policy::judge(direction, entry, of),
+        Some(rules) => judge_around(direction, entry, rules, of),
+    };
+    if !on_host_network {
+        return verdict;
+    }
+    // Commonly not governed. Who sees the pod behind the node's address may govern it.
+    DirectionVerdict {
+        expectation: match verdict.expectation {
+            Expectation::Allow => Expectation::Allow,
+            Expectation::Deny | Expectation::Unknown(_) => {
+                Expectation::Unknown(UnknownReason::HostNetworkPod)
+            }
         },
+        ..allow(Decision::NotGoverned)
     }
 }
 
-fn judge_pod<'s>(
+/// The verdict on a pod that the tiers around NetworkPolicy speak of; apart, so that the others' stays short.
+#[inline(never)]
+fn judge_around<'s>(
     direction: Direction,
     governed: &'s PodEntry,
+    rules: &'s AdminRules,
     of: &Connection<'_, '_>,
 ) -> DirectionVerdict<'s> {
     let isolation = isolation_of(direction, governed);
-    let Some(rules) = &isolation.admin else {
-        return network_policy::judge(direction, governed, of);
-    };
-    if of.peer(direction).0.is_pod(governed) {
+    if of.peer(direction).is_pod(governed) {
         return DirectionVerdict {
             isolating: &isolation.policies,
             ..allow(Decision::Exempt)
@@ -156,7 +164,7 @@ impl<'s> Tiers<'s, '_> {
 
     /// What is open about the other end.
     const fn reason_by_peer(&self) -> UnknownReason {
-        match self.asked.of.peer(self.asked.direction).0 {
+        match self.asked.of.peer(self.asked.direction) {
             End::Pod(_) => UnknownReason::IpBlockOnPod,
             End::Host(_) => UnknownReason::HostNetworkPod,
             End::External => UnknownReason::DomainName,
@@ -213,7 +221,7 @@ impl<'s> Tiers<'s, '_> {
             } => {
                 self.open = true;
                 // Of a pod the address is open, of a hostNetwork pod all that is a pod's.
-                let admits = match of.peer(direction).0 {
+                let admits = match of.peer(direction) {
                     End::Host(_) => reading == Reading::Other,
                     End::Pod(_) | End::Node(_) | End::External => reading == Reading::Common,
                 };

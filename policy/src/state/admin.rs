@@ -21,7 +21,7 @@ pub(super) type AdminSelection = SmallVec<[PolicyNumber; 2]>;
 
 #[derive(Debug)]
 pub(super) struct CompiledAdminPolicy {
-    policy: Arc<AdminPolicy>,
+    pub(super) policy: Arc<AdminPolicy>,
     pub(super) subject: GroupKey,
     /// The group of the subject and of each selector peer, to be given back.
     pub(super) groups: Vec<GroupKey>,
@@ -73,6 +73,15 @@ impl CompiledAdminPolicy {
             subject_id,
             groups: keys,
         }
+    }
+
+    /// Whether it stands where this other version of it stood, for the same pods: what is new are its rules at most.
+    pub(super) fn stands_as(&self, other: &Self) -> bool {
+        let place = |of: &Self| {
+            let rules = [Direction::Ingress, Direction::Egress].map(|at| of.has_rules(at));
+            (of.policy.tier, rank(&of.policy), rules)
+        };
+        self.subject == other.subject && place(self) == place(other)
     }
 
     fn rules(&self, direction: Direction) -> &[CompiledAdminRule] {
@@ -169,6 +178,15 @@ impl AdminPolicies {
             }
         }
         Some(compiled)
+    }
+
+    /// The present versions of these policies, in the same order.
+    pub(super) fn present(&self, policies: &[Arc<AdminPolicy>]) -> AdminSelection {
+        let number = |policy: &Arc<AdminPolicy>| {
+            let id = NamespacedName::new("", Arc::clone(&policy.name));
+            self.numbers.get(&(policy.kind.kind(), id)).copied()
+        };
+        policies.iter().filter_map(number).collect()
     }
 
     /// The policies that select a pod with these groups.

@@ -39,7 +39,7 @@ impl State {
         }
     }
 
-    pub(super) fn put_pod(&mut self, pod: Arc<Pod>) -> bool {
+    pub(super) fn put_pod(&mut self, mut pod: Arc<Pod>) -> bool {
         let held = self.store.pod_names.get(&pod.id).cloned();
         let old: Option<Arc<PodEntry>> = held
             .as_ref()
@@ -49,8 +49,11 @@ impl State {
         {
             return false;
         }
+        self.texts
+            .share(&mut pod, old.as_ref().map(|old| &*old.pod));
         if let Some(uid) = &held {
             if *uid == pod.uid {
+                self.texts.release();
                 self.release_pod_ips(uid);
             } else {
                 self.drop_pod(uid);
@@ -97,6 +100,7 @@ impl State {
         self.release_pod_ips(uid);
         if let Some(entry) = self.store.pods.remove(uid) {
             self.store.pod_names.remove(&entry.pod.id);
+            self.texts.release();
         }
     }
 }

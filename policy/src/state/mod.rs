@@ -13,10 +13,12 @@ mod kinds;
 mod pods;
 mod policies;
 mod refused;
+mod renewed;
 mod selecting;
 mod snapshot;
 mod stale;
 mod store;
+mod texts;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub(crate) use refused::RefusedPolicies;
 pub use snapshot::Snapshot;
 use stale::Stale;
 pub(crate) use store::Store;
+use texts::Texts;
 
 /// Whether a verb changed anything that a verdict can depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,7 @@ pub struct State {
     groups: Groups,
     policies: Policies,
     admin: AdminPolicies,
+    texts: Texts,
 }
 
 impl State {
@@ -133,7 +137,11 @@ impl State {
                 self.store.pods.insert(Arc::new(new));
             }
         }
+        if !stale.all && !stale.renewed.is_empty() {
+            self.renew(&stale.renewed);
+        }
         self.policies.prune();
+        self.texts.prune();
         self.store.version = self.store.version.wrapping_add(1);
         Change::Changed
     }

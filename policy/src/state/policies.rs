@@ -149,6 +149,30 @@ impl Policies {
         };
         let selection: Selection = selecting.iter().copied().filter(isolates).collect();
         let around = admin.with_rules(direction, selected_by);
+        self.made_of(direction, selection, around, admin)
+    }
+
+    /// An isolation that the present versions of its policies make together.
+    pub(super) fn renewed(
+        &mut self,
+        direction: Direction,
+        isolation: &Isolation,
+        admin: &mut AdminPolicies,
+    ) -> Arc<Isolation> {
+        let present = |policy: &Arc<NetworkPolicy>| self.numbers.get(&policy.id).copied();
+        let selection = isolation.policies.iter().filter_map(present).collect();
+        let around = isolation.admin.as_ref();
+        let around = around.map_or_else(AdminSelection::new, |of| admin.present(&of.policies));
+        self.made_of(direction, selection, around, admin)
+    }
+
+    fn made_of(
+        &mut self,
+        direction: Direction,
+        selection: Selection,
+        around: AdminSelection,
+        admin: &mut AdminPolicies,
+    ) -> Arc<Isolation> {
         if selection.is_empty() && around.is_empty() {
             return Arc::clone(&self.nobody);
         }

@@ -55,11 +55,19 @@ impl State {
         let new = self.admin.insert(policy, &mut self.groups, |key| {
             mark_group(store, key, stale);
         });
-        mark_group(store, &new.subject, stale);
         store.admin_policies.insert(key, Arc::clone(policy));
-        if let Some(old) = old {
-            mark_group(store, &old.subject, stale);
-            self.release_groups(&old.groups, stale);
+        match old {
+            // It may select every pod, and all that they need is its rules.
+            Some(old) if new.stands_as(&old) => {
+                stale.renewed.push(Arc::clone(&old.policy));
+                self.release_groups(&old.groups, stale);
+            }
+            Some(old) => {
+                mark_group(store, &new.subject, stale);
+                mark_group(store, &old.subject, stale);
+                self.release_groups(&old.groups, stale);
+            }
+            None => mark_group(store, &new.subject, stale),
         }
         true
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::groups::{GroupKey, Scope};
 use super::store::Store;
-use crate::model::{NetworkPolicy, Selector, Uid};
+use crate::model::{AdminPolicy, NetworkPolicy, Selector, Uid};
 
 /// Pods whose entries must be computed anew.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Stale {
     pub(super) all: bool,
     marks: usize,
     pub(super) pods: HashSet<Uid>,
+    /// Policies around NetworkPolicy that have other rules now, and select the same pods: those that are no more.
+    pub(super) renewed: Vec<Arc<AdminPolicy>>,
 }
 
 impl Stale {

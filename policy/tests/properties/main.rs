@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::{Question, cluster, object, questions, refused};
-use polproof_policy::model::Pod;
+use polproof_policy::model::{AdminPolicy, Pod};
 use polproof_policy::reference::{self, Answer, Decided};
 use polproof_policy::{
     Change, Direction, Endpoint, Expectation, IpOwner, Key, Kind, NamespacedName, Object, Query,
@@ -175,7 +175,8 @@ proptest! {
             for (said, of) in explanation.directions.iter().zip(directions) {
                 let isolating: Vec<String> =
                     of.isolating.iter().map(|policy| policy.id.to_string()).collect();
-                let told: Vec<_> = said.policies.iter().map(|p| p.policy.clone()).collect();
+                let of_tier = said.policies.iter().filter(|p| p.kind == "NetworkPolicy");
+                let told: Vec<_> = of_tier.map(|p| p.policy.clone()).collect();
                 if !isolating.is_empty() {
                     prop_assert_eq!(told, isolating);
                 }
@@ -327,6 +328,40 @@ proptest! {
             prop_assert_eq!(state.reset(kind, of_kind()), Change::None);
         }
         assert_same(&state.snapshot(), &state_of(&after).snapshot(), &questions)?;
+    }
+
+    #[test]
+    fn new_rules_of_an_admin_policy_reach_every_pod(
+        objects in cluster(),
+        other in admin::admin_policy(),
+        together in any::<bool>(),
+        questions in questions(10),
+    ) {
+        let mut state = state_of(&objects);
+        let before = state.snapshot();
+        let with_new_rules = |object: &Object| match object {
+            Object::AdminPolicy(policy) => Object::AdminPolicy(Arc::new(AdminPolicy {
+                generation: policy.generation + 1,
+                ingress: other.ingress.clone(),
+                egress: other.egress.clone(),
+                ..AdminPolicy::clone(policy)
+            })),
+            other => other.clone(),
+        };
+        let after: Vec<Object> = objects.iter().map(with_new_rules).collect();
+        if together {
+            for kind in Kind::ALL {
+                let of_kind = after.iter().filter(|object| object.key().kind == kind);
+                state.reset(kind, of_kind.cloned().collect());
+            }
+        } else {
+            for object in &after {
+                state.apply(object.clone());
+            }
+        }
+        assert_same(&state.snapshot(), &state_of(&after).snapshot(), &questions)?;
+        // An old snapshot does not feel what happened after it.
+        assert_same(&before, &state_of(&objects).snapshot(), &questions)?;
     }
 
     #[test]
