@@ -74,6 +74,25 @@ pub(crate) struct Audit {
         conflicts_with = "lint"
     )]
     pub(crate) skip: Vec<String>,
+    /// What the lints take for granted.
+    #[command(flatten)]
+    pub(crate) assumptions: Assumptions,
+    /// List the lints: identifier, severity, title, references
+    #[arg(help_heading = "Lints", long, conflicts_with_all = ["path", "explain"])]
+    pub(crate) list: bool,
+    /// Why a lint matters and what to do
+    #[arg(
+        help_heading = "Lints",
+        long,
+        value_name = "ID",
+        conflicts_with = "path"
+    )]
+    pub(crate) explain: Option<String>,
+}
+
+/// What the lints take for granted of a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Assumptions {
     /// No findings NP001 to NP004 for this namespace (repeatable)
     #[arg(help_heading = "Lints", long, value_name = "NAMESPACE")]
     pub(crate) exempt_namespace: Vec<String>,
@@ -86,17 +105,6 @@ pub(crate) struct Audit {
     /// Addresses of pods beyond the podCIDRs of the nodes (repeatable)
     #[arg(help_heading = "Lints", long, value_name = "CIDR")]
     pub(crate) pod_cidr: Vec<IpNet>,
-    /// List the lints: identifier, severity, title, references
-    #[arg(help_heading = "Lints", long, conflicts_with_all = ["path", "explain"])]
-    pub(crate) list: bool,
-    /// Why a lint matters and what to do
-    #[arg(
-        help_heading = "Lints",
-        long,
-        value_name = "ID",
-        conflicts_with = "path"
-    )]
-    pub(crate) explain: Option<String>,
 }
 
 /// From which severity on findings fail.

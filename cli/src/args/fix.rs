@@ -29,7 +29,13 @@ pub(crate) struct Fix {
     /// Write over files that are there
     #[arg(long, requires = "out")]
     pub(crate) force: bool,
+    /// Findings to be left as they are, as for audit: a YAML list of lint, subject, reason, until
+    #[arg(long, value_name = "FILE")]
+    pub(crate) suppressions: Option<PathBuf>,
+    /// What the lints take for granted.
+    #[command(flatten)]
+    pub(crate) assumptions: super::Assumptions,
     /// A Kyverno policy instead, which gives every namespace, new ones too, its default-deny; needs no input
-    #[arg(long, conflicts_with_all = ["path", "out", "context", "kubeconfig"])]
+    #[arg(long, conflicts_with_all = ["path", "out", "context", "kubeconfig", "dns"])]
     pub(crate) kyverno: bool,
 }

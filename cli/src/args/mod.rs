@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use audit::Audit;
+pub(crate) use audit::{Assumptions, Audit};
 pub(crate) use check::Check;
 pub(crate) use diff::{Diff, FailOn};
 pub(crate) use explain::{Explain, Family};
@@ -22,7 +22,8 @@ pub(crate) use source::Source;
 
 const AFTER: &str = "Exit codes:
   0  nothing is wrong
-  1  there are violations (violations; status with --exit-code)
+  1  there are violations (violations; status with --exit-code), findings that fail (audit), checks that
+     do not hold (check), changes (diff), or the connection is not allowed (explain with --exit-code)
   2  wrong flags or bad input
   3  the collector or the cluster cannot be reached
 
@@ -55,6 +56,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_COLLECTOR",
         hide_env = true,
         value_name = "URL",
@@ -65,6 +67,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_CA",
         hide_env = true,
         value_name = "FILE"
@@ -74,6 +77,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_CERT",
         hide_env = true,
         value_name = "FILE"
@@ -83,6 +87,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_KEY",
         hide_env = true,
         value_name = "FILE"
@@ -92,6 +97,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_SERVER_NAME",
         hide_env = true,
         value_name = "NAME"

@@ -60,6 +60,10 @@ pub(super) fn finding(
         ("NP043", Some(spot)) => dns_over_udp(policy, spot),
         ("NP052", Some(spot)) => useless_excepts(policy, spot),
         ("NP091", Some(spot)) => end_port(policy, spot),
+        ("NP060", _) if finding.subject.ends_with(":ingress") => {
+            !std::mem::replace(&mut policy.isolates_ingress, true)
+        }
+        ("NP060", _) if choice.egress => !std::mem::replace(&mut policy.isolates_egress, true),
         ("NP062", _) if choice.egress => {
             policy.written.policy_types = true;
             policy.isolates_egress = true;
@@ -101,10 +105,16 @@ fn peer(
             replace_label(pods, miss)
         }
         ("NP032", Some(namespaces), _) => {
-            let by_name = namespaces
-                .match_labels
-                .iter()
-                .find(|(_, value)| cluster.namespaces.contains(*value))
+            // The label that the finding suggests, in place of the one with that value.
+            let by_name = finding
+                .suggest
+                .as_deref()
+                .and_then(|suggested| suggested.split_once('='))
+                .filter(|(key, _)| *key == NAMESPACE_NAME_LABEL)
+                .and_then(|(_, name)| {
+                    let mut labels = namespaces.match_labels.iter();
+                    labels.find(|(_, value)| ***value == *name)
+                })
                 .map(|(key, value)| (Arc::clone(key), Arc::clone(value)));
             match by_name {
                 Some((key, name)) => {
