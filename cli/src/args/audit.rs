@@ -12,18 +12,20 @@ const AFTER: &str = "Examples:
   polproof audit ./deploy                         a folder of manifests
   kustomize build . | polproof audit -            what kustomize, Helm or kubectl prints
   polproof audit -o html --write audit.html       a page for an auditor
-  polproof audit ./deploy -o json > known.json    then: polproof audit ./deploy --baseline known.json
+  polproof audit ./deploy -o json > known.json    what is there already; new findings alone fail then:
+  polproof audit ./deploy --baseline known.json
   polproof audit --explain NP012                  what a finding means
 
-A finding is accepted by the annotation polproof.io/suppress: \"NP022: why; NP003: why\" on the NetworkPolicy, pod
-template or Namespace (which then holds for all that is in it), or by an entry of --suppressions:
+A finding is accepted by the annotation polproof.io/suppress: \"NP022: why; NP003: why\" on the
+NetworkPolicy, pod template or Namespace (which then holds for all that is in it), or by an entry
+of --suppressions:
   - lint: NP001
     subject: sandbox-*
     reason: thrown away every night
     until: 2027-01-31
 
 Exit codes:
-  0  no finding of --fail-on severity or worse, beside accepted (suppressed) and known (baseline) ones
+  0  no finding of --fail-on severity or worse, beside accepted and known (--baseline) ones
   1  there is such a finding
   2  wrong flags or bad input
   3  the cluster cannot be reached";

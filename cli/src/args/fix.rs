@@ -5,10 +5,19 @@ use std::path::PathBuf;
 /// Options of fix.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Nothing is applied and no file of yours is changed. A default-deny cuts every connection that no rule allows: look at\n\
-                  `polproof diff`, and begin with a namespace that you can watch.\n\n\
-                  Examples:\n  polproof fix ./policies > fixes.yaml\n  polproof fix --context prod -n shop --out fixes/\n  \
-                  polproof fix --kyverno > clusterpolicy.yaml"
+    after_help = "Nothing is applied and no file of yours is changed. A default-deny cuts every connection that no
+rule allows: look at `polproof diff`, and begin with a namespace that you can watch.
+
+Examples:
+  polproof fix ./policies > fixes.yaml
+  polproof fix --context prod -n shop --out fixes/
+  polproof fix ./policies --dns openshift-dns:dns.operator.openshift.io/daemonset-dns=default
+  polproof fix --kyverno > clusterpolicy.yaml
+
+Exit codes:
+  0  written, also if something is left for a person
+  2  wrong flags or bad input
+  3  the cluster cannot be reached"
 )]
 pub(crate) struct Fix {
     /// A file or folder of manifests, or - for standard input

@@ -22,13 +22,20 @@ pub(crate) use source::Source;
 
 const AFTER: &str = "Exit codes:
   0  nothing is wrong
-  1  there are violations (violations; status with --exit-code), findings that fail (audit), checks that
-     do not hold (check), changes (diff), or the connection is not allowed (explain with --exit-code)
+  1  there are violations (violations; status with --exit-code), findings that fail (audit),
+     checks that do not hold (check) or changes (diff), or the connection is not allowed
+     (explain with --exit-code)
   2  wrong flags or bad input
   3  the collector or the cluster cannot be reached
 
-Environment: POLPROOF_COLLECTOR, POLPROOF_TLS_CA, POLPROOF_TLS_CERT, POLPROOF_TLS_KEY, POLPROOF_TLS_SERVER_NAME
-stand for the flags of those names; NO_COLOR switches colours off.";
+Environment: POLPROOF_COLLECTOR, POLPROOF_TLS_CA, POLPROOF_TLS_CERT, POLPROOF_TLS_KEY and
+POLPROOF_TLS_SERVER_NAME stand for the flags of those names; NO_COLOR switches colours off.";
+
+const AFTER_COLLECTOR: &str = "Exit codes:
+  0  nothing is wrong
+  1  there are violations (violations; status with --exit-code)
+  2  wrong flags or bad input
+  3  the collector cannot be reached";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -202,7 +209,7 @@ pub(crate) enum Command {
 
 /// Options of status.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER)]
+#[command(after_help = AFTER_COLLECTOR)]
 pub(crate) struct Status {
     /// End with code 1 if policies are not enforced on any node
     #[arg(long)]
@@ -211,7 +218,7 @@ pub(crate) struct Status {
 
 /// Options of violations.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER)]
+#[command(after_help = AFTER_COLLECTOR)]
 pub(crate) struct Violations {
     /// Go on: print every change until Ctrl-C (which ends with code 0)
     #[arg(short, long)]

@@ -4,6 +4,7 @@ mod folder;
 mod kyverno;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use polproof_policy::lint::{self, Audit, Finding, Input, Severity, suppress};
 use polproof_policy::model::Kind;
@@ -93,7 +94,13 @@ pub(crate) async fn run(options: &Options, screen: &Screen) -> Result<u8, Failur
     } else {
         screen.write(&text(&remedy)?)?;
     }
-    report(&remedy, &choice, &loaded.name);
+    if view.snapshot.pods().next().is_none() {
+        note(&format!(
+            "there are no pods and no workloads in {}: what depends on them cannot be remedied; give what has them, too",
+            loaded.name
+        ));
+    }
+    report(&remedy, &choice, &loaded.name, options.out.as_deref());
     Ok(FINE)
 }
 
@@ -209,7 +216,7 @@ fn counts(audit: &Audit) -> BTreeMap<String, usize> {
 }
 
 /// What a person should know, apart from the manifests.
-fn report(remedy: &Remedy, choice: &Choice, source: &str) {
+fn report(remedy: &Remedy, choice: &Choice, source: &str, out: Option<&Path>) {
     let words = |audit: &Audit| {
         let counts = counts(audit);
         let words: Vec<String> = ["high", "medium", "low", "info"]
@@ -226,6 +233,14 @@ fn report(remedy: &Remedy, choice: &Choice, source: &str) {
             words.join(", ")
         }
     };
+    if let Some(folder) = out {
+        let how = if remedy.edits.is_empty() {
+            ""
+        } else {
+            "; the corrections are patches of your own manifests: add those to the resources of its kustomization.yaml"
+        };
+        note(&format!("written to {}{how}", folder.display()));
+    }
     note(&format!(
         "{} new NetworkPolicies, {} corrections for {source}; findings before: {}; with all of it applied: {}",
         remedy.policies.len(),

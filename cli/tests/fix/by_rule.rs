@@ -360,3 +360,33 @@ fn a_namespace_that_is_not_there_is_a_mistake() {
         "{said}"
     );
 }
+
+#[test]
+fn the_tour_is_corrected_until_its_checks_hold() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let tour = fixtures.join("tour");
+    let read = |file: &str| std::fs::read_to_string(tour.join(file)).unwrap();
+    let policies: Vec<Value> = read("policies.yaml")
+        .split("---\n")
+        .map(|document| serde_saphyr::from_str(document).unwrap())
+        .collect();
+    let check = |folder: &Path| {
+        let expected = fixtures.join("check/tour.yaml");
+        let arguments = [
+            "check",
+            expected.to_str().unwrap(),
+            "--manifests",
+            folder.to_str().unwrap(),
+        ];
+        polproof(&arguments).status.code()
+    };
+    assert_eq!(check(&tour), Some(1));
+    let before = found(&tour);
+    assert_eq!(before.len(), 17, "{before:?}");
+    let after = applied(&[&read("cluster.yaml")], &policies, &fixes(&tour, &[]));
+    assert_eq!(check(after.path()), Some(0));
+    assert_eq!(
+        found(after.path()).into_iter().collect::<Vec<_>>(),
+        ["NP013 shop/db:egress[0]"]
+    );
+}

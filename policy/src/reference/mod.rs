@@ -194,7 +194,15 @@ impl<'a> Case<'a> {
         } else {
             Expectation::Deny
         };
-        let decision = self.outcome(COMMON, self.by_name()).decision;
+        // What is certain whatever a name of a domain means is not decided by that name.
+        let reading = match expectation {
+            Expectation::Allow | Expectation::Deny => Reading {
+                domain_names_match: false,
+                ..COMMON
+            },
+            Expectation::Unknown(_) => COMMON,
+        };
+        let decision = self.outcome(reading, self.by_name()).decision;
         let isolating = match decision {
             Decided::NotGoverned => Vec::new(),
             _ => self.isolating.iter().map(|p| p.id.clone()).collect(),

@@ -241,3 +241,54 @@ fn an_admin_rule_that_denies_by_address_is_not_said_to_admit() {
          matches the address of a pod"
     );
 }
+
+#[test]
+fn what_is_certain_whatever_a_domain_name_means_is_not_put_down_to_it() {
+    let egress = |name: &str, priority: u16, rules: Vec<AdminRule>| {
+        let Object::AdminPolicy(policy) =
+            admin(AdminKind::ClusterNetworkPolicy, name, priority, Vec::new())
+        else {
+            unreachable!()
+        };
+        Object::AdminPolicy(Arc::new(AdminPolicy {
+            egress: rules,
+            ..AdminPolicy::clone(&policy)
+        }))
+    };
+    let by = |name: &str, action: Action, peer: AdminPeer| AdminRule {
+        name: Some(Arc::from(name)),
+        action,
+        peers: vec![peer],
+        ports: Vec::new(),
+    };
+    let names = AdminPeer::DomainNames(vec![Arc::from("*.example.com")]);
+    let block = AdminPeer::Networks(vec!["203.0.113.0/24".parse().unwrap()]);
+    let mut objects = shop();
+    objects.extend([
+        egress("names", 1, vec![by("names", Action::Allow, names)]),
+        egress("block", 2, vec![by("block", Action::Deny, block)]),
+    ]);
+    let directory = directory(objects);
+    let walk = |to: &str| {
+        let reply = asked(&directory, "monitoring/prometheus", to, 443);
+        let egress = &reply.answers[0].cases[0].explanation.directions[0];
+        (
+            egress.because.clone(),
+            says(egress, TierName::Admin).to_owned(),
+        )
+    };
+    // Allowed by that rule or by no rule at all: the walk finds none.
+    let (because, admin) = walk("198.51.100.7");
+    assert!(because.starts_with("no policy selects"), "{because}");
+    assert!(admin.ends_with("and no rule matches"), "{admin}");
+    // Allowed by that rule or denied by the next one.
+    let (because, admin) = walk("203.0.113.7");
+    assert!(
+        because.starts_with("it depends on a domain name"),
+        "{because}"
+    );
+    assert_eq!(
+        admin,
+        "rule 0 \"names\" of ClusterNetworkPolicy names may decide it, which the API leaves open"
+    );
+}
