@@ -156,8 +156,10 @@ impl<'s> Tiers<'s, '_> {
         DirectionVerdict {
             expectation,
             decision: match expectation {
-                Expectation::Allow | Expectation::Deny => certain,
-                Expectation::Unknown(_) => common.decision,
+                Expectation::Unknown(reason) if reason != UnknownReason::RefusedPolicy => {
+                    common.decision
+                }
+                _ => certain,
             },
             isolating: &self.isolation.policies,
         }

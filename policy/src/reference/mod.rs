@@ -196,11 +196,11 @@ impl<'a> Case<'a> {
         };
         // What is certain whatever a name of a domain means is not decided by that name.
         let reading = match expectation {
-            Expectation::Allow | Expectation::Deny => Reading {
+            Expectation::Unknown(reason) if reason != UnknownReason::RefusedPolicy => COMMON,
+            _ => Reading {
                 domain_names_match: false,
                 ..COMMON
             },
-            Expectation::Unknown(_) => COMMON,
         };
         let decision = self.outcome(reading, self.by_name()).decision;
         let isolating = match decision {
