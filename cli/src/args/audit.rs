@@ -12,18 +12,20 @@ const AFTER: &str = "Examples:
   polproof audit ./deploy                         a folder of manifests
   kustomize build . | polproof audit -            what kustomize, Helm or kubectl prints
   polproof audit -o html --write audit.html       a page for an auditor
-  polproof audit ./deploy -o json > known.json    then: polproof audit ./deploy --baseline known.json
+  polproof audit ./deploy -o json > known.json    what is there already; new findings alone fail then:
+  polproof audit ./deploy --baseline known.json
   polproof audit --explain NP012                  what a finding means
 
-A finding is accepted by the annotation polproof.io/suppress: \"NP022: why; NP003: why\" on the NetworkPolicy, pod
-template or Namespace (which then holds for all that is in it), or by an entry of --suppressions:
+A finding is accepted by the annotation polproof.io/suppress: \"NP022: why; NP003: why\" on the
+NetworkPolicy, pod template or Namespace (which then holds for all that is in it), or by an entry
+of --suppressions:
   - lint: NP001
     subject: sandbox-*
     reason: thrown away every night
     until: 2027-01-31
 
 Exit codes:
-  0  no finding of --fail-on severity or worse, beside accepted (suppressed) and known (baseline) ones
+  0  no finding of --fail-on severity or worse, beside accepted and known (--baseline) ones
   1  there is such a finding
   2  wrong flags or bad input
   3  the cluster cannot be reached";
@@ -74,6 +76,25 @@ pub(crate) struct Audit {
         conflicts_with = "lint"
     )]
     pub(crate) skip: Vec<String>,
+    /// What the lints take for granted.
+    #[command(flatten)]
+    pub(crate) assumptions: Assumptions,
+    /// List the lints: identifier, severity, title, references
+    #[arg(help_heading = "Lints", long, conflicts_with_all = ["path", "explain"])]
+    pub(crate) list: bool,
+    /// Why a lint matters and what to do
+    #[arg(
+        help_heading = "Lints",
+        long,
+        value_name = "ID",
+        conflicts_with = "path"
+    )]
+    pub(crate) explain: Option<String>,
+}
+
+/// What the lints take for granted of a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Assumptions {
     /// No findings NP001 to NP004 for this namespace (repeatable)
     #[arg(help_heading = "Lints", long, value_name = "NAMESPACE")]
     pub(crate) exempt_namespace: Vec<String>,
@@ -86,17 +107,6 @@ pub(crate) struct Audit {
     /// Addresses of pods beyond the podCIDRs of the nodes (repeatable)
     #[arg(help_heading = "Lints", long, value_name = "CIDR")]
     pub(crate) pod_cidr: Vec<IpNet>,
-    /// List the lints: identifier, severity, title, references
-    #[arg(help_heading = "Lints", long, conflicts_with_all = ["path", "explain"])]
-    pub(crate) list: bool,
-    /// Why a lint matters and what to do
-    #[arg(
-        help_heading = "Lints",
-        long,
-        value_name = "ID",
-        conflicts_with = "path"
-    )]
-    pub(crate) explain: Option<String>,
 }
 
 /// From which severity on findings fail.

@@ -17,15 +17,16 @@ use std::path::PathBuf;
     port: 80
     expect: deny
     reason: cloud credentials
-  - from: {namespace: shop, labels: {app: web}}    # pods by labels; {namespace: shop} is all of them
+  - from: {namespace: shop, labels: {app: web}}    # {namespace: shop} is every pod of it
     to: {namespace: kube-system, labels: {k8s-app: kube-dns}}
     ports: [53/UDP, dns-tcp]                       # a name means what each destination declares
     family: IPv4                                   # else every family that both ends have
     expect: allow
 
-  from and to are ends as for explain (shop/web-0, shop/deploy/web, shop/svc/db, 10.0.0.7), selectors, \"*\", or a list
-  of these. Without ports: those that the destination declares, else 80/TCP. expect: allow, deny or unknown. Every pair
-  is looked at; one that the policies leave open is neither allowed nor denied.
+  from and to are ends as for explain (shop/web-0, shop/deploy/web, shop/svc/db, 10.0.0.7),
+  selectors, \"*\", or a list of these. Without ports: those that the destination declares, else
+  80/TCP. expect: allow, deny or unknown. Every pair is looked at; one that the policies leave
+  open is neither allowed nor denied.
 
 Exit codes:
   0  every check holds

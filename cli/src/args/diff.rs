@@ -8,12 +8,15 @@ use clap::ValueEnum;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   polproof diff main/manifests pr/manifests
-  git show main:policies.yaml > before.yaml; polproof diff before.yaml policies.yaml --workloads ./apps
+  git show main:policies.yaml | polproof diff - policies.yaml --workloads ./apps
   kustomize build . | polproof diff --context prod -        # what applying it would change
   polproof diff before after -o markdown >> \"$GITHUB_STEP_SUMMARY\"
 
-Exit codes: 0 nothing changed (or nothing that --fail-on names), 1 connectivity changed, 2 wrong flags or bad input,
-3 the cluster cannot be reached.")]
+Exit codes:
+  0  nothing changed, or nothing that --fail-on names
+  1  connectivity changed
+  2  wrong flags or bad input
+  3  the cluster cannot be reached")]
 pub(crate) struct Diff {
     /// Manifests before and after: two files or folders, or - for standard input; with --context or --kubeconfig only those
     /// after, and the cluster is what was before

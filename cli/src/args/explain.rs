@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "An end is
   shop/web-0          a pod
-  shop/deploy/web     the pods of a workload: deploy, sts, ds, rs, rc, job, cronjob (or their long names)
+  shop/deploy/web     the pods of a workload: deploy, sts, ds, rs, rc, job, cronjob
   shop/svc/web        a Service: the pods behind it, on their own port
   10.0.0.7            an address: of a pod, a node, a Service, or outside the cluster
 
@@ -20,7 +20,8 @@ Examples:
 
 Questions, one JSON object a line, and one a line comes back, in order:
   {\"src\":\"shop/web\",\"dst\":{\"ip\":\"203.0.113.9\"},\"proto\":\"TCP\",\"port\":443,\"family\":\"IPv4\"}
-  src and dst are ends as above; proto is TCP if not said; family is IPv4 if both ends have it, else IPv6
+  src and dst are ends as above; proto is TCP if not said; family is IPv4 if both ends have it,
+  else IPv6
 
 Exit codes:
   0  answered, whatever the verdict (with --exit-code: the policies allow it)

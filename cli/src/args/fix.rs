@@ -5,10 +5,19 @@ use std::path::PathBuf;
 /// Options of fix.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Nothing is applied and no file of yours is changed. A default-deny cuts every connection that no rule allows: look at\n\
-                  `polproof diff`, and begin with a namespace that you can watch.\n\n\
-                  Examples:\n  polproof fix ./policies > fixes.yaml\n  polproof fix --context prod -n shop --out fixes/\n  \
-                  polproof fix --kyverno > clusterpolicy.yaml"
+    after_help = "Nothing is applied and no file of yours is changed. A default-deny cuts every connection that no
+rule allows: look at `polproof diff`, and begin with a namespace that you can watch.
+
+Examples:
+  polproof fix ./policies > fixes.yaml
+  polproof fix --context prod -n shop --out fixes/
+  polproof fix ./policies --dns openshift-dns:dns.operator.openshift.io/daemonset-dns=default
+  polproof fix --kyverno > clusterpolicy.yaml
+
+Exit codes:
+  0  written, also if something is left for a person
+  2  wrong flags or bad input
+  3  the cluster cannot be reached"
 )]
 pub(crate) struct Fix {
     /// A file or folder of manifests, or - for standard input
@@ -29,7 +38,13 @@ pub(crate) struct Fix {
     /// Write over files that are there
     #[arg(long, requires = "out")]
     pub(crate) force: bool,
+    /// Findings to be left as they are, as for audit: a YAML list of lint, subject, reason, until
+    #[arg(long, value_name = "FILE")]
+    pub(crate) suppressions: Option<PathBuf>,
+    /// What the lints take for granted.
+    #[command(flatten)]
+    pub(crate) assumptions: super::Assumptions,
     /// A Kyverno policy instead, which gives every namespace, new ones too, its default-deny; needs no input
-    #[arg(long, conflicts_with_all = ["path", "out", "context", "kubeconfig"])]
+    #[arg(long, conflicts_with_all = ["path", "out", "context", "kubeconfig", "dns"])]
     pub(crate) kyverno: bool,
 }

@@ -13,8 +13,13 @@ use clap::ValueEnum;
   polproof matrix ./manifests -o svg > matrix.svg
   polproof matrix ./manifests -o dot | dot -Tsvg > graph.svg
 
-Pairs that are not listed cannot connect on any port; --only deny lists what is denied. csv lists every pair.
-Exit codes: 0 done, 2 wrong flags or bad input, 3 the cluster cannot be reached.")]
+Pairs that are not listed cannot connect on any port; --only deny lists what is denied. csv lists
+every pair.
+
+Exit codes:
+  0  done
+  2  wrong flags or bad input
+  3  the cluster cannot be reached")]
 pub(crate) struct Matrix {
     /// A file or folder of manifests, or - for standard input
     #[arg(value_name = "DIR|FILE|-")]

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use audit::Audit;
+pub(crate) use audit::{Assumptions, Audit};
 pub(crate) use check::Check;
 pub(crate) use diff::{Diff, FailOn};
 pub(crate) use explain::{Explain, Family};
@@ -22,12 +22,20 @@ pub(crate) use source::Source;
 
 const AFTER: &str = "Exit codes:
   0  nothing is wrong
-  1  there are violations (violations; status with --exit-code)
+  1  there are violations (violations; status with --exit-code), findings that fail (audit),
+     checks that do not hold (check) or changes (diff), or the connection is not allowed
+     (explain with --exit-code)
   2  wrong flags or bad input
   3  the collector or the cluster cannot be reached
 
-Environment: POLPROOF_COLLECTOR, POLPROOF_TLS_CA, POLPROOF_TLS_CERT, POLPROOF_TLS_KEY, POLPROOF_TLS_SERVER_NAME
-stand for the flags of those names; NO_COLOR switches colours off.";
+Environment: POLPROOF_COLLECTOR, POLPROOF_TLS_CA, POLPROOF_TLS_CERT, POLPROOF_TLS_KEY and
+POLPROOF_TLS_SERVER_NAME stand for the flags of those names; NO_COLOR switches colours off.";
+
+const AFTER_COLLECTOR: &str = "Exit codes:
+  0  nothing is wrong
+  1  there are violations (violations; status with --exit-code)
+  2  wrong flags or bad input
+  3  the collector cannot be reached";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -55,6 +63,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_COLLECTOR",
         hide_env = true,
         value_name = "URL",
@@ -65,6 +74,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_CA",
         hide_env = true,
         value_name = "FILE"
@@ -74,6 +84,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_CERT",
         hide_env = true,
         value_name = "FILE"
@@ -83,6 +94,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_KEY",
         hide_env = true,
         value_name = "FILE"
@@ -92,6 +104,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Collector (status, violations, explain)",
         env = "POLPROOF_TLS_SERVER_NAME",
         hide_env = true,
         value_name = "NAME"
@@ -196,7 +209,7 @@ pub(crate) enum Command {
 
 /// Options of status.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER)]
+#[command(after_help = AFTER_COLLECTOR)]
 pub(crate) struct Status {
     /// End with code 1 if policies are not enforced on any node
     #[arg(long)]
@@ -205,7 +218,7 @@ pub(crate) struct Status {
 
 /// Options of violations.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER)]
+#[command(after_help = AFTER_COLLECTOR)]
 pub(crate) struct Violations {
     /// Go on: print every change until Ctrl-C (which ends with code 0)
     #[arg(short, long)]

@@ -102,7 +102,9 @@ fn groups<'a>(findings: &[&'a Reported]) -> Vec<Group<'a>> {
             .push((rest, finding));
     }
     let mut alike: BTreeMap<(Common<'_>, Vec<&str>), Vec<Vec<&Reported>>> = BTreeMap::new();
-    for ((common, _), said) in objects {
+    for ((common, _), mut said) in objects {
+        // The address that everybody knows comes first, and is the example.
+        said.sort_by_key(|(rest, _)| *rest != "->169.254.169.254");
         let (rests, findings) = said.into_iter().unzip();
         alike.entry((common, rests)).or_default().push(findings);
     }

@@ -17,8 +17,8 @@ mod report;
 #[cfg(test)]
 mod sample;
 mod sarif;
-mod scope;
-mod suppressions;
+pub(crate) mod scope;
+pub(crate) mod suppressions;
 mod table;
 
 use std::io::IsTerminal as _;
@@ -44,7 +44,7 @@ pub(crate) async fn run(options: &Options, screen: &Screen) -> Result<u8, Failur
     }
     // What is typed wrongly is said before a cluster is read.
     let scope = Scope::new(options)?;
-    let settings = scope::settings(options)?;
+    let settings = scope::settings(&options.assumptions)?;
     let rules = match &options.suppressions {
         Some(path) => suppressions::read(path)?,
         None => Vec::new(),
@@ -100,7 +100,7 @@ fn refused(loaded: &Loaded) -> Vec<Refused> {
 }
 
 /// The day on this machine's calendar, as the person who wrote `until` meant it.
-fn today() -> Result<Day, Failure> {
+pub(crate) fn today() -> Result<Day, Failure> {
     let day = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
     day.parse()
         .map_err(|error| Failure::usage(format!("the clock of this machine is wrong: {error}")))

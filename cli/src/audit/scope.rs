@@ -8,7 +8,7 @@ use polproof_policy::lint::{self, Lint};
 use polproof_policy::model::{Kind, NamespacedName, Requirement, Selector};
 
 use super::baseline::Identity;
-use crate::args::Audit as Options;
+use crate::args::{Assumptions, Audit as Options};
 use crate::failure::Failure;
 
 /// Which lints and namespaces.
@@ -46,24 +46,7 @@ impl Scope {
 
     /// A namespace that is not there is a typing mistake, and would be an audit without findings.
     pub(super) fn check(&self, view: &View) -> Result<(), Failure> {
-        let snapshot = &view.snapshot;
-        let there = |name: &str| {
-            let refused = view.refused.iter().map(|refused| &refused.key.id.namespace);
-            let policies = snapshot.policies().map(|policy| &policy.id.namespace);
-            let pods = snapshot.pods().map(|pod| &pod.id.namespace);
-            let namespaces = snapshot.namespaces().map(|namespace| &namespace.name);
-            namespaces
-                .chain(policies)
-                .chain(pods)
-                .chain(refused)
-                .any(|namespace| **namespace == *name)
-        };
-        match self.namespaces.iter().find(|name| !there(name)) {
-            Some(name) => Err(Failure::usage(format!(
-                "-n {name}: there is no such namespace in what was read; check the name"
-            ))),
-            None => Ok(()),
-        }
+        are_there(&self.namespaces, view)
     }
 
     /// Whether only some namespaces are asked for.
@@ -103,6 +86,28 @@ impl Scope {
     }
 }
 
+/// That each of these namespaces is among what was read.
+pub(crate) fn are_there(namespaces: &BTreeSet<String>, view: &View) -> Result<(), Failure> {
+    let snapshot = &view.snapshot;
+    let there = |name: &str| {
+        let refused = view.refused.iter().map(|refused| &refused.key.id.namespace);
+        let policies = snapshot.policies().map(|policy| &policy.id.namespace);
+        let pods = snapshot.pods().map(|pod| &pod.id.namespace);
+        let namespaces = snapshot.namespaces().map(|namespace| &namespace.name);
+        namespaces
+            .chain(policies)
+            .chain(pods)
+            .chain(refused)
+            .any(|namespace| **namespace == *name)
+    };
+    match namespaces.iter().find(|name| !there(name)) {
+        Some(name) => Err(Failure::usage(format!(
+            "-n {name}: there is no such namespace in what was read; check the name"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// A lint by what was typed.
 pub(super) fn known(id: &str) -> Result<&'static Lint, Failure> {
     let id = id.trim().to_ascii_uppercase();
@@ -114,7 +119,7 @@ pub(super) fn known(id: &str) -> Result<&'static Lint, Failure> {
 }
 
 /// What the lints take for granted.
-pub(super) fn settings(options: &Options) -> Result<lint::Options, Failure> {
+pub(crate) fn settings(options: &Assumptions) -> Result<lint::Options, Failure> {
     let mut settings = lint::Options {
         exempt_namespaces: options.exempt_namespace.clone(),
         metadata_addresses: options.metadata_address.clone(),

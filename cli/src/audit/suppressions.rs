@@ -22,7 +22,7 @@ struct Entry {
 }
 
 /// Reads the rules of a file.
-pub(super) fn read(path: &Path) -> Result<Vec<Rule>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Rule>, Failure> {
     let text = file::read("--suppressions", path, MOST)?;
     parse(&path.display().to_string(), &text)
 }

@@ -16,6 +16,8 @@ use crate::printable::printable;
 
 /// Lines of a section, unless the output is wide.
 const LINES: usize = 100;
+/// Policies that are named for a change, unless the output is wide.
+const POLICIES: usize = 3;
 /// Names of new and gone workloads.
 const NAMED: usize = 20;
 
@@ -172,7 +174,7 @@ fn rows(found: &Found, effect: Effect, all: bool) -> Vec<[String; 5]> {
                 words(&change.destinations),
                 ports,
                 format!("{} => {}", names::access(&before), names::access(&after)),
-                because(found, change),
+                because(found, change, all),
             ]);
         }
     }
@@ -226,7 +228,8 @@ fn together(change: &Change, effect: Effect) -> Vec<(String, Access, Access)> {
         .collect()
 }
 
-fn because(found: &Found, change: &Change) -> String {
+/// The policies, the first few of them unless all are asked for: a default-deny has all rules beside it.
+fn because(found: &Found, change: &Change, all: bool) -> String {
     if change.responsible.is_empty() {
         return "no policy: labels, ports or addresses changed".to_owned();
     }
@@ -243,7 +246,17 @@ fn because(found: &Found, change: &Change) -> String {
             Some(format!("{} {name} ({})", of.direction, edit(policy.edit)))
         })
         .collect();
-    printable(words.join(", "))
+    let shown = if all {
+        words.len()
+    } else {
+        words.len().min(POLICIES)
+    };
+    let more = match words.len().saturating_sub(shown) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let words: Vec<String> = words.into_iter().take(shown).collect();
+    printable(format!("{}{more}", words.join(", ")))
 }
 
 fn one_sided(found: &Found) -> [(&'static str, &Connectivity, &[OneSided]); 2] {
@@ -274,11 +287,15 @@ fn named(of: &Connectivity, ends: &[OneSided], all: bool) -> (Vec<String>, usize
         .filter_map(|one| {
             let end = of.ends().get(one.end)?;
             let outside = |may: bool| if may { " and outside" } else { "" };
+            let workloads = |count: u64| match count {
+                1 => "1 workload".to_owned(),
+                count => format!("{count} workloads"),
+            };
             Some(printable(format!(
-                "{end}: reached from {} workloads{}, reaches {} workloads{}",
-                one.from,
+                "{end}: reached from {}{}, reaches {}{}",
+                workloads(one.from),
                 outside(one.from_outside),
-                one.to,
+                workloads(one.to),
                 outside(one.to_outside)
             )))
         })
@@ -298,7 +315,13 @@ fn summary(found: &Found) -> String {
     let count = |wanted| policies.iter().filter(|of| edit(of.edit) == wanted).count();
     let mut text = String::new();
     if sum.changed {
-        let _ = write!(text, "{} pairs opened, {} closed", sum.opened, sum.closed);
+        let _ = write!(
+            text,
+            "{} {} opened, {} closed",
+            sum.opened,
+            if sum.opened == 1 { "pair" } else { "pairs" },
+            sum.closed
+        );
         if sum.became_unknown > 0 {
             let _ = write!(text, ", {} became unknown", sum.became_unknown);
         }

@@ -138,7 +138,13 @@ async fn from_collector(
     destination: &Destination,
     family: Option<AddressFamily>,
 ) -> Result<convert::Answered, Failure> {
-    let mut client = connect(global).await?;
+    let mut client = connect(global).await.map_err(|failure| Failure {
+        message: format!(
+            "{}; manifests or a cluster answer without a collector: --manifests PATH or --context NAME",
+            failure.message
+        ),
+        ..failure
+    })?;
     let answer = client
         .explain(v1::ExplainRequest {
             source: source.to_owned(),

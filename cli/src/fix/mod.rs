@@ -4,12 +4,15 @@ mod folder;
 mod kyverno;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use polproof_policy::lint::{self, Audit, Input, Severity};
+use polproof_policy::lint::{self, Audit, Finding, Input, Severity, suppress};
+use polproof_policy::model::Kind;
 use polproof_policy::remedy::{self, Choice, Edit, NewPolicy, Remedy};
 use serde::Serialize;
 
 use crate::args::{Fix as Options, Format};
+use crate::audit::{scope, suppressions};
 use crate::failure::{FINE, Failure};
 use crate::output::{Screen, note};
 use crate::source;
@@ -66,15 +69,24 @@ pub(crate) async fn run(options: &Options, screen: &Screen) -> Result<u8, Failur
         screen.write(&kyverno::policy(&choice)?)?;
         return Ok(FINE);
     }
+    let settings = scope::settings(&options.assumptions)?;
+    let rules = match &options.suppressions {
+        Some(path) => suppressions::read(path)?,
+        None => Vec::new(),
+    };
+    let today = crate::audit::today()?;
     let loaded = source::load(options.path.as_deref(), &options.source).await?;
     source::note_refused(&loaded);
     let view = &loaded.view;
+    scope::are_there(&choice.namespaces, view)?;
     let refused: Vec<lint::Refused> = source::refused(view);
     let input = Input {
         snapshot: &view.snapshot,
         refused: &refused,
     };
-    let remedy = remedy::remedy(input, &lint::Options::default(), &choice);
+    let remedy = remedy::remedy(input, &settings, &choice, &|findings, snapshot| {
+        suppress::sort(findings, snapshot, &rules, today).live
+    });
     if let Some(folder) = &options.out {
         folder::write(folder, &remedy, options.force)?;
     } else if matches!(screen.format, Format::Json | Format::Yaml) {
@@ -82,7 +94,13 @@ pub(crate) async fn run(options: &Options, screen: &Screen) -> Result<u8, Failur
     } else {
         screen.write(&text(&remedy)?)?;
     }
-    report(&remedy, &choice, &loaded.name);
+    if view.snapshot.pods().next().is_none() {
+        note(&format!(
+            "there are no pods and no workloads in {}: what depends on them cannot be remedied; give what has them, too",
+            loaded.name
+        ));
+    }
+    report(&remedy, &choice, &loaded.name, options.out.as_deref());
     Ok(FINE)
 }
 
@@ -198,7 +216,7 @@ fn counts(audit: &Audit) -> BTreeMap<String, usize> {
 }
 
 /// What a person should know, apart from the manifests.
-fn report(remedy: &Remedy, choice: &Choice, source: &str) {
+fn report(remedy: &Remedy, choice: &Choice, source: &str, out: Option<&Path>) {
     let words = |audit: &Audit| {
         let counts = counts(audit);
         let words: Vec<String> = ["high", "medium", "low", "info"]
@@ -215,6 +233,14 @@ fn report(remedy: &Remedy, choice: &Choice, source: &str) {
             words.join(", ")
         }
     };
+    if let Some(folder) = out {
+        let how = if remedy.edits.is_empty() {
+            ""
+        } else {
+            "; the corrections are patches of your own manifests: add those to the resources of its kustomization.yaml"
+        };
+        note(&format!("written to {}{how}", folder.display()));
+    }
     note(&format!(
         "{} new NetworkPolicies, {} corrections for {source}; findings before: {}; with all of it applied: {}",
         remedy.policies.len(),
@@ -222,28 +248,35 @@ fn report(remedy: &Remedy, choice: &Choice, source: &str) {
         words(&remedy.before),
         words(&remedy.after)
     ));
-    let mut left = remedy
-        .after
-        .findings
-        .iter()
-        .filter(|finding| finding.severity >= Severity::Medium);
-    for finding in left.by_ref().take(LEFT_SHOWN) {
-        let alone = choice.leave.contains(&*finding.object.1.namespace)
-            || choice.leave.contains(&finding.subject);
-        let why = if alone {
-            " (left alone: a default-deny here needs care; -n NAMESPACE writes it)"
-        } else {
-            ""
-        };
+    let worth = |finding: &&Finding| finding.severity >= Severity::Medium;
+    let left = remedy.after.findings.iter().filter(worth);
+    let (taken, other): (Vec<_>, Vec<_>) =
+        left.partition(|finding| choice.takes(namespace(finding)));
+    for finding in taken.iter().take(LEFT_SHOWN) {
         note(&format!(
-            "left: {} {} ({}): {}{why}",
+            "left: {} {} ({}): {}",
             finding.lint, finding.subject, finding.severity, finding.message
         ));
     }
-    let more = left.count();
+    let more = taken.len().saturating_sub(LEFT_SHOWN);
     if more > 0 {
         note(&format!(
             "left: {more} more; `polproof audit` of the result lists them"
+        ));
+    }
+    let mut alone: BTreeMap<&str, usize> = BTreeMap::new();
+    let components = other.into_iter().map(namespace);
+    for namespace in components.filter(|namespace| choice.leave.contains(*namespace)) {
+        *alone.entry(namespace).or_default() += 1;
+    }
+    for (namespace, findings) in alone.iter().filter(|_| choice.namespaces.is_empty()) {
+        note(&format!(
+            "left alone: namespace {namespace} with {findings} {}: a default-deny there needs care; -n {namespace} writes it",
+            if *findings == 1 {
+                "finding"
+            } else {
+                "findings"
+            }
         ));
     }
     if !remedy.policies.is_empty() {
@@ -251,5 +284,13 @@ fn report(remedy: &Remedy, choice: &Choice, source: &str) {
             "a default-deny cuts every connection that no rule allows: hold `polproof diff` and `polproof matrix` against what \
              you know before you apply it",
         );
+    }
+}
+
+/// The namespace that a finding lies in.
+fn namespace(finding: &Finding) -> &str {
+    match finding.object.0 {
+        Kind::Namespace => &finding.object.1.name,
+        _ => &finding.object.1.namespace,
     }
 }

@@ -49,8 +49,21 @@ pub(super) fn picture(found: &Found) -> Result<String, Failure> {
             }
         }
     }
-    let mut sources: Vec<usize> = cells.keys().map(|(source, _)| *source).collect();
-    let mut destinations: Vec<usize> = cells.keys().map(|(_, destination)| *destination).collect();
+    // Asked about a namespace, nobody wants a row for each workload elsewhere that has nothing to do with it.
+    let either = &found.wanted.ends.either;
+    let chosen = |end: usize| either.is_empty() || either.get(end) == Some(&true);
+    let linked: BTreeMap<(usize, usize), bool> = cells
+        .iter()
+        .map(|(pair, cell)| (*pair, either.is_empty() || meaning(found, cell).0 != NONE))
+        .collect();
+    let side = |end: fn(&(usize, usize)) -> usize| -> Vec<usize> {
+        let shown = linked
+            .iter()
+            .filter(|(pair, linked)| **linked || chosen(end(pair)));
+        shown.map(|(pair, _)| end(pair)).collect()
+    };
+    let mut sources = side(|(source, _)| *source);
+    let mut destinations = side(|(_, destination)| *destination);
     for side in [&mut sources, &mut destinations] {
         side.sort_unstable();
         side.dedup();

@@ -125,8 +125,14 @@ impl<'s> Tiers<'s, '_> {
             enforced = self.outcome(Reading::Common, false);
             also(enforced);
         }
+        let mut certain = common.decision;
         if self.open {
-            also(self.outcome(Reading::Other, true));
+            let other = self.outcome(Reading::Other, true);
+            also(other);
+            // What is certain although a name of a domain may mean the address is not decided by that name.
+            if matches!(self.asked.of.peer(self.asked.direction).0, End::External) {
+                certain = other.decision;
+            }
             // In this reading the NetworkPolicies may be asked where they were not in the common one.
             if matches!(
                 self.standing,
@@ -157,7 +163,12 @@ impl<'s> Tiers<'s, '_> {
         };
         DirectionVerdict {
             expectation,
-            decision: common.decision,
+            decision: match expectation {
+                Expectation::Unknown(reason) if reason != UnknownReason::RefusedPolicy => {
+                    common.decision
+                }
+                _ => certain,
+            },
             isolating: &self.isolation.policies,
         }
     }

@@ -19,7 +19,7 @@ use serde::Serializer;
 
 use crate::evaluate::{
     Admits, Connection, Decision, DirectionVerdict, End, Expectation, PodEntry, Query,
-    isolation_of, walk,
+    UnknownReason, isolation_of, walk,
 };
 use crate::model::{Action, Direction, Tier};
 use crate::state::Snapshot;
@@ -290,7 +290,8 @@ fn tier_says(
     {
         let does = match verdict.expectation {
             Expectation::Allow => "allows it",
-            Expectation::Deny | Expectation::Unknown(_) => "denies it",
+            Expectation::Deny | Expectation::Unknown(UnknownReason::RefusedPolicy) => "denies it",
+            Expectation::Unknown(_) => "may decide it, which the API leaves open",
         };
         return format!("{} {does}", rule_name(by.policy, ends.direction, by.rule));
     }

@@ -284,7 +284,7 @@ impl Words<'_> {
             );
             return Err(Miss::new(1, missing.join(": ")));
         }
-        Err(Miss::new(distance, missing.join(" and ")))
+        Err(Miss::new(distance, missing.join(", and ")))
     }
 }
 

@@ -25,6 +25,9 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
+    let snapshot = cluster.snapshot;
+    let others =
+        snapshot.admin_policies().next().is_some() || snapshot.foreign_policies().next().is_some();
     for (namespace, pods) in &cluster.governed {
         if cluster.policies.contains_key(namespace) || cluster.is_exempt(namespace) {
             continue;
@@ -32,11 +35,23 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
         findings.add(
             &**namespace,
             (Kind::Namespace, NamespacedName::new("", namespace.clone())),
-            format!(
-                "namespace {namespace} has no NetworkPolicy: its {} may talk to everybody, and everybody to {}",
-                count(pods.len(), "only pod", "pods"),
-                if pods.len() == 1 { "it" } else { "them" }
-            ),
+            said(namespace, pods.len(), others),
         );
+    }
+}
+
+/// Policies of other kinds may isolate the pods, so where there are some, not everything is said to be open.
+fn said(namespace: &str, pods: usize, others: bool) -> String {
+    let whose = count(pods, "only pod", "pods");
+    let them = if pods == 1 { "it" } else { "them" };
+    if others {
+        format!(
+            "namespace {namespace} has no NetworkPolicy: its {whose} may talk to everybody, and everybody to {them}, but for what \
+             policies of other kinds deny"
+        )
+    } else {
+        format!(
+            "namespace {namespace} has no NetworkPolicy: its {whose} may talk to everybody, and everybody to {them}"
+        )
     }
 }

@@ -32,7 +32,10 @@ pub(super) fn report(cluster: &Cluster<'_>, direction: Direction, findings: &mut
         let peers = if rule.rule.peers.is_empty() {
             "names no peers".to_owned()
         } else {
-            format!("has an ipBlock of every address in {}", rule.peers_field())
+            format!(
+                "has an ipBlock of every address in `{}`",
+                rule.peers_field()
+            )
         };
         let (place, pods) = (rule.place(), whom(policy));
         let so = match direction {

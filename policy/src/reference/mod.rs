@@ -194,7 +194,15 @@ impl<'a> Case<'a> {
         } else {
             Expectation::Deny
         };
-        let decision = self.outcome(COMMON, self.by_name()).decision;
+        // What is certain whatever a name of a domain means is not decided by that name.
+        let reading = match expectation {
+            Expectation::Unknown(reason) if reason != UnknownReason::RefusedPolicy => COMMON,
+            _ => Reading {
+                domain_names_match: false,
+                ..COMMON
+            },
+        };
+        let decision = self.outcome(reading, self.by_name()).decision;
         let isolating = match decision {
             Decided::NotGoverned => Vec::new(),
             _ => self.isolating.iter().map(|p| p.id.clone()).collect(),

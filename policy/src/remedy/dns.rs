@@ -4,45 +4,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Draft, isolate};
-use crate::lint::{Audit, Options};
+use crate::lint::{Audit, Finding, Options};
 use crate::model::{NAMESPACE_NAME_LABEL, Peer, PolicyPort, PortMatch, Protocol, Rule, Selector};
 
 pub(super) fn add(audit: &Audit, options: &Options, draft: &mut Draft<'_>) {
-    let mut lacking: BTreeMap<Arc<str>, BTreeSet<String>> = BTreeMap::new();
+    let mut isolated: BTreeMap<&str, BTreeSet<&Selector>> = BTreeMap::new();
+    for policy in draft.snapshot.policies().filter(|of| of.isolates_egress) {
+        let selectors = isolated.entry(&policy.id.namespace).or_default();
+        selectors.insert(&policy.pod_selector);
+    }
+    let mut lacking: BTreeMap<(Arc<str>, Selector), BTreeSet<String>> = BTreeMap::new();
     for finding in &audit.findings {
         let namespace = &finding.object.1.namespace;
         if matches!(finding.lint, "NP020" | "NP021") && draft.choice.takes(namespace) {
-            let findings = lacking.entry(Arc::clone(namespace)).or_default();
+            let Some(selector) = isolating(finding, &isolated, draft) else {
+                continue;
+            };
+            let place = (Arc::clone(namespace), selector);
+            let findings = lacking.entry(place).or_default();
             findings.insert(format!("{} {}", finding.lint, finding.subject));
         }
     }
-    for (namespace, findings) in lacking {
+    for ((namespace, selector), findings) in lacking {
         let purpose = format!("namespace {namespace}: its pods may ask the cluster's DNS servers");
-        for (number, selector) in isolated(&namespace, draft).into_iter().enumerate() {
-            let mut policy = isolate::policy(&namespace, "allow-dns", false, true);
-            policy.pod_selector = selector;
-            policy.egress = vec![rule(options, draft)];
-            policy.written.egress = true;
-            let remedies = match number {
-                0 => findings.iter().cloned().collect(),
-                _ => Vec::new(),
-            };
-            draft.add(policy, purpose.clone(), remedies);
-        }
+        let mut policy = isolate::policy(&namespace, "allow-dns", false, true);
+        policy.pod_selector = selector;
+        policy.egress = vec![rule(options, draft)];
+        policy.written.egress = true;
+        draft.add(policy, purpose, findings.into_iter().collect());
     }
 }
 
-/// The selectors of the policies that isolate for egress: one that selects more would isolate what is not isolated now.
-fn isolated(namespace: &str, draft: &Draft<'_>) -> Vec<Selector> {
-    let policies = draft.snapshot.policies();
-    let selectors: BTreeSet<&Selector> = policies
-        .filter(|policy| *policy.id.namespace == *namespace && policy.isolates_egress)
-        .map(|policy| &policy.pod_selector)
-        .collect();
-    if selectors.iter().any(|selector| selector.is_empty()) {
-        return vec![Selector::default()];
-    }
-    selectors.into_iter().cloned().collect()
+/// The selector of a policy that isolates the pod for egress: another one could isolate what is not isolated now. The widest
+/// that is sure to be: that of every pod, if there is one.
+fn isolating(
+    finding: &Finding,
+    isolated: &BTreeMap<&str, BTreeSet<&Selector>>,
+    draft: &Draft<'_>,
+) -> Option<Selector> {
+    let pod = draft.snapshot.pod_named(&finding.object.1)?;
+    let selectors = isolated.get(&*pod.id.namespace)?.iter();
+    let selecting = selectors.filter(|selector| selector.matches(&pod.labels));
+    let widest = selecting.min_by_key(|selector| (!selector.is_empty(), **selector))?;
+    Some(Selector::clone(widest))
 }
 
 /// To the DNS servers, over both transports (RFC 7766), at the ports that they give DNS.

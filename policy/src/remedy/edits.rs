@@ -1,18 +1,21 @@
 //! Corrections of policies that are there, as JSON patches (RFC 6902) that `kubectl patch --type=json` and kustomize take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Choice, correct, manifest};
-use crate::lint::{Audit, Cluster, Finding, Input, Options};
+use super::{Draft, correct, manifest};
+use crate::lint::{Audit, Cluster, Finding, Options};
 use crate::model::{
     Kind, NamespacedName, NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Rule, Selector,
 };
 use crate::state::Snapshot;
+
+/// fd00:ec2::254.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// The correction of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,58 +30,105 @@ pub struct Edit {
     pub remedies: Vec<String>,
 }
 
-/// The corrections that the findings ask for, by policy.
-pub(super) fn of(audit: &Audit, input: Input<'_>, options: &Options, choice: &Choice) -> Vec<Edit> {
-    let snapshot = input.snapshot;
-    let cluster = Cluster::new(input, options);
-    let mut drafts: BTreeMap<NamespacedName, (NetworkPolicy, BTreeSet<String>)> = BTreeMap::new();
+/// A policy as it is, and as it will be.
+struct Change {
+    before: Arc<NetworkPolicy>,
+    after: Arc<NetworkPolicy>,
+    remedies: BTreeSet<String>,
+}
+
+/// The corrections so far, by policy.
+#[derive(Default)]
+pub(super) struct Edits(BTreeMap<NamespacedName, Change>);
+
+impl Edits {
+    /// Makes the corrections that the findings of the draft ask for. Whether there was something to correct: a policy that
+    /// selects a pod only now may call for further ones.
+    pub(super) fn add(&mut self, audit: &Audit, options: &Options, draft: &mut Draft<'_>) -> bool {
+        let corrected = corrections(audit, options, draft);
+        let changed = !corrected.is_empty();
+        for (id, correction) in corrected {
+            let after = Arc::new(correction.after);
+            draft.replace(&after);
+            let change = self.0.entry(id).or_insert_with(|| Change {
+                before: correction.before,
+                after: Arc::clone(&after),
+                remedies: BTreeSet::new(),
+            });
+            change.after = after;
+            change.remedies.extend(correction.remedies);
+        }
+        changed
+    }
+
+    /// As patches.
+    pub(super) fn finish(self) -> Vec<Edit> {
+        let edits = self.0.into_iter().map(|(policy, change)| Edit {
+            policy,
+            operations: operations(&change.before, &change.after),
+            corrected: change.after,
+            remedies: change.remedies.into_iter().collect(),
+        });
+        edits.filter(|edit| !edit.operations.is_empty()).collect()
+    }
+}
+
+/// What one audit asks for.
+struct Correction {
+    before: Arc<NetworkPolicy>,
+    after: NetworkPolicy,
+    remedies: Vec<String>,
+}
+
+/// The corrections that the findings ask for, by policy. New policies are as they should be.
+fn corrections(
+    audit: &Audit,
+    options: &Options,
+    draft: &Draft<'_>,
+) -> BTreeMap<NamespacedName, Correction> {
+    let snapshot = &draft.snapshot;
+    let cluster = Cluster::new(draft.input(), options);
     let policies: BTreeMap<&NamespacedName, &Arc<NetworkPolicy>> = snapshot
         .policies()
+        .filter(|policy| !draft.new.contains_key(&policy.id))
         .map(|policy| (&policy.id, policy))
         .collect();
+    let mut corrections: BTreeMap<NamespacedName, Correction> = BTreeMap::new();
     let mut change =
         |id: &NamespacedName, finding: &Finding, by: &dyn Fn(&mut NetworkPolicy) -> bool| {
             let Some(policy) = policies.get(id) else {
                 return;
             };
-            let (draft, remedies) = drafts
-                .entry(id.clone())
-                .or_insert_with(|| (NetworkPolicy::clone(policy), BTreeSet::new()));
-            if by(draft) {
-                remedies.insert(format!("{} {}", finding.lint, finding.subject));
+            let correction = corrections.entry(id.clone()).or_insert_with(|| Correction {
+                before: Arc::clone(policy),
+                after: NetworkPolicy::clone(policy),
+                remedies: Vec::new(),
+            });
+            if by(&mut correction.after) {
+                let remedied = format!("{} {}", finding.lint, finding.subject);
+                correction.remedies.push(remedied);
             }
         };
     for finding in &audit.findings {
-        if !choice.takes(&finding.object.1.namespace) {
+        if !draft.choice.takes(&finding.object.1.namespace) {
             continue;
         }
         match (finding.lint, finding.by) {
             ("NP022", Some("rule")) => {
                 for (policy, address) in admitting(finding, snapshot, &policies) {
-                    change(&policy, finding, &|draft| block(draft, address));
+                    change(&policy, finding, &|policy| block(policy, address));
                 }
             }
             _ if finding.object.0 == Kind::NetworkPolicy => {
-                change(&finding.object.1, finding, &|draft| {
-                    correct::finding(draft, finding, &cluster, choice)
+                change(&finding.object.1, finding, &|policy| {
+                    correct::finding(policy, finding, &cluster, draft.choice)
                 });
             }
             _ => {}
         }
     }
-    drafts
-        .into_iter()
-        .filter_map(|(id, (corrected, remedies))| {
-            let before = policies.get(&id)?;
-            let operations = operations(before, &corrected);
-            (!operations.is_empty()).then(|| Edit {
-                policy: id,
-                operations,
-                corrected: Arc::new(corrected),
-                remedies: remedies.into_iter().collect(),
-            })
-        })
-        .collect()
+    corrections.retain(|_, correction| !correction.remedies.is_empty());
+    corrections
 }
 
 /// The policies whose rules let a pod reach a metadata service: subject `ns/pod->address`.
@@ -142,20 +192,21 @@ fn admits_http(ports: &[PolicyPort]) -> bool {
         })
 }
 
-/// What no peers at all mean, written out.
+/// What no peers at all mean, written out, but for the metadata service over IPv6: a cluster without IPv6 today may have it
+/// tomorrow, and every address without exception is what no peers are.
 fn everyone() -> Vec<Peer> {
-    let everywhere = [
-        IpNet::V4(ipnet::Ipv4Net::default()),
-        IpNet::V6(ipnet::Ipv6Net::default()),
+    let blocks = [
+        (IpNet::V4(ipnet::Ipv4Net::default()), Vec::new()),
+        (
+            IpNet::V6(ipnet::Ipv6Net::default()),
+            vec![IpNet::from(IpAddr::from(METADATA_V6))],
+        ),
     ];
     let mut peers = vec![Peer::Pods {
         namespaces: Some(Selector::default()),
         pods: None,
     }];
-    peers.extend(everywhere.map(|cidr| Peer::IpBlock {
-        cidr,
-        except: Vec::new(),
-    }));
+    peers.extend(blocks.map(|(cidr, except)| Peer::IpBlock { cidr, except }));
     peers
 }
 

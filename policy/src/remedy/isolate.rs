@@ -15,9 +15,10 @@ struct Lack {
     findings: Vec<String>,
 }
 
-pub(super) fn add(before: &Audit, draft: &mut Draft<'_>) {
+/// Whether there was any.
+pub(super) fn add(audit: &Audit, draft: &mut Draft<'_>) -> bool {
     let mut lacking: BTreeMap<String, Lack> = BTreeMap::new();
-    for finding in &before.findings {
+    for finding in &audit.findings {
         let (ingress, egress) = match finding.lint {
             "NP001" => (true, true),
             "NP002" => (true, false),
@@ -34,6 +35,7 @@ pub(super) fn add(before: &Audit, draft: &mut Draft<'_>) {
         lack.findings
             .push(format!("{} {}", finding.lint, finding.subject));
     }
+    let any = !lacking.is_empty();
     for (namespace, lack) in lacking {
         let (name, purpose) = match (lack.ingress, lack.egress) {
             (true, true) => ("default-deny", "nobody connects to or from its pods"),
@@ -44,6 +46,7 @@ pub(super) fn add(before: &Audit, draft: &mut Draft<'_>) {
         let policy = policy(&namespace, name, lack.ingress, lack.egress);
         draft.add(policy, purpose, lack.findings);
     }
+    any
 }
 
 /// A policy without rules that isolates every pod of a namespace.

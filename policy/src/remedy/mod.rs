@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use edits::Edit;
+use edits::Edits;
 pub use manifest::network_policy as manifest;
 
-use crate::lint::{self, Audit, Input};
+use crate::lint::{self, Audit, Finding, Input};
 use crate::model::{Kind, NamespacedName, NetworkPolicy, Object, Uid};
 use crate::state::{Snapshot, State};
 
@@ -47,7 +48,8 @@ impl Default for Choice {
 }
 
 impl Choice {
-    fn takes(&self, namespace: &str) -> bool {
+    /// Whether something may be written for a namespace.
+    pub fn takes(&self, namespace: &str) -> bool {
         !self.leave.contains(namespace)
             && (self.namespaces.is_empty() || self.namespaces.contains(namespace))
     }
@@ -77,31 +79,45 @@ pub struct Remedy {
     pub after: Audit,
 }
 
-/// How often new policies may call for further ones.
+/// How often corrections and new policies may call for further ones.
 const ROUNDS: usize = 4;
 
-/// Works out what remedies the findings of a cluster.
-pub fn remedy(input: Input<'_>, options: &lint::Options, choice: &Choice) -> Remedy {
-    let before = lint::audit(input, options);
-    let mut draft = Draft::new(input, choice);
-    let edits = edits::of(&before, input, options, choice);
-    for edit in &edits {
-        draft.replace(&edit.corrected);
+/// Works out what remedies the findings of a cluster, but for those that are accepted: `live` leaves those out.
+pub fn remedy(
+    input: Input<'_>,
+    options: &lint::Options,
+    choice: &Choice,
+    live: &dyn Fn(Vec<Finding>, &Snapshot) -> Vec<Finding>,
+) -> Remedy {
+    let mut draft = Draft::new(input, choice, live);
+    let before = draft.audit(options);
+    let mut edits = Edits::default();
+    let mut after = before.clone();
+    for _ in 0..ROUNDS {
+        if !edits.add(&after, options, &mut draft) {
+            break;
+        }
+        after = draft.audit(options);
     }
-    isolate::add(&before, &mut draft);
-    let mut after = draft.audit(options);
+    let corrected = after.clone();
+    if isolate::add(&corrected, &mut draft) {
+        after = draft.audit(options);
+    }
     for _ in 0..ROUNDS {
         let count = draft.new.len();
         dns::add(&after, options, &mut draft);
-        counterpart::add(&before, &after, &mut draft);
+        counterpart::add(&corrected, &after, &mut draft);
         if draft.new.len() == count {
             break;
         }
         after = draft.audit(options);
     }
+    if draft.prune(&after) {
+        after = draft.audit(options);
+    }
     Remedy {
         policies: draft.new.into_values().collect(),
-        edits,
+        edits: edits.finish(),
         before,
         after,
     }
@@ -113,11 +129,16 @@ struct Draft<'a> {
     choice: &'a Choice,
     state: State,
     snapshot: Snapshot,
+    live: &'a dyn Fn(Vec<Finding>, &Snapshot) -> Vec<Finding>,
     new: BTreeMap<NamespacedName, NewPolicy>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(input: Input<'a>, choice: &'a Choice) -> Self {
+    fn new(
+        input: Input<'a>,
+        choice: &'a Choice,
+        live: &'a dyn Fn(Vec<Finding>, &Snapshot) -> Vec<Finding>,
+    ) -> Self {
         let mut state = State::new();
         let mut by_kind: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
         for object in input.snapshot.objects() {
@@ -133,16 +154,22 @@ impl<'a> Draft<'a> {
             choice,
             state,
             snapshot,
+            live,
             new: BTreeMap::new(),
         }
     }
 
-    fn audit(&self, options: &lint::Options) -> Audit {
-        let input = Input {
+    fn input(&self) -> Input<'_> {
+        Input {
             snapshot: &self.snapshot,
             refused: self.input.refused,
-        };
-        lint::audit(input, options)
+        }
+    }
+
+    fn audit(&self, options: &lint::Options) -> Audit {
+        let mut audit = lint::audit(self.input(), options);
+        audit.findings = (self.live)(audit.findings, &self.snapshot);
+        audit
     }
 
     fn replace(&mut self, policy: &Arc<NetworkPolicy>) {
@@ -150,8 +177,15 @@ impl<'a> Draft<'a> {
         self.snapshot = self.state.snapshot();
     }
 
-    /// Adds a policy, unless one of that name is new already, under a name that no policy has.
+    /// Adds a policy, under a name that no policy has, unless a new one says the same already: it was no help, then.
     fn add(&mut self, mut policy: NetworkPolicy, purpose: String, remedies: Vec<String>) {
+        if self
+            .new
+            .values()
+            .any(|new| says_the_same(&new.policy, &policy))
+        {
+            return;
+        }
         let taken = |id: &NamespacedName| {
             self.new.contains_key(id) || self.snapshot.policies().any(|policy| policy.id == *id)
         };
@@ -171,4 +205,36 @@ impl<'a> Draft<'a> {
         };
         self.new.insert(policy.id.clone(), new);
     }
+
+    /// Takes back what remedied nothing, such as a rule for a connection that an admin policy denies. Whether there was any.
+    fn prune(&mut self, after: &Audit) -> bool {
+        let left: BTreeSet<String> = after
+            .findings
+            .iter()
+            .map(|finding| format!("{} {}", finding.lint, finding.subject))
+            .collect();
+        let is_useless = |new: &NewPolicy| {
+            !new.remedies.is_empty() && new.remedies.iter().all(|finding| left.contains(finding))
+        };
+        let useless: Vec<Arc<NetworkPolicy>> = self
+            .new
+            .values()
+            .filter(|new| is_useless(new))
+            .map(|new| Arc::clone(&new.policy))
+            .collect();
+        for policy in &useless {
+            self.new.remove(&policy.id);
+            let object = Object::NetworkPolicy(Arc::clone(policy));
+            self.state.delete(&object.key());
+        }
+        self.snapshot = self.state.snapshot();
+        !useless.is_empty()
+    }
+}
+
+fn says_the_same(a: &NetworkPolicy, b: &NetworkPolicy) -> bool {
+    a.id.namespace == b.id.namespace
+        && a.pod_selector == b.pod_selector
+        && (a.isolates_ingress, a.isolates_egress) == (b.isolates_ingress, b.isolates_egress)
+        && (&a.ingress, &a.egress) == (&b.ingress, &b.egress)
 }
