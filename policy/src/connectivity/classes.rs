@@ -232,12 +232,12 @@ impl Classes {
         let of = self.identities.get(identity);
         let mut atoms = of.map(|of| of.atoms.clone()).unwrap_or_default();
         self.policies.holding(ip, |atom| atoms.push(atom));
-        if let (Seen::Host, Some(labels)) = (
-            seen,
-            pod.node
-                .as_ref()
-                .and_then(|node| self.node_labels.get(node)),
-        ) {
+        if seen == Seen::Host {
+            // A node whose object is not known has no labels, which some selectors select.
+            let none = Labels::new();
+            let node = pod.node.as_ref();
+            let labels = node.and_then(|node| self.node_labels.get(node));
+            let labels = labels.unwrap_or(&none);
             let nodes = self.policies.nodes();
             let selecting = nodes.filter(|(_, selector)| selector.matches(labels));
             atoms.extend(selecting.map(|(atom, _)| atom));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::words::{Miss, NO_POD, Port, Words};
 use super::{PolicyExplanation, TierName};
-use crate::evaluate::{End, SeenAs};
+use crate::evaluate::{End, SeenAs, rank};
 use crate::model::{
     Action, AdminPeer, AdminPolicy, AdminPort, AdminRule, Direction, Pod, Selector, Subject, Tier,
 };
@@ -70,7 +70,7 @@ pub(super) fn walk(words: &Words<'_>, tier: Tier) -> Walked {
         .copied()
         .filter(|policy| subject(words, &policy.subject))
         .collect();
-    selecting.sort_by_key(|policy| (policy.priority, policy.kind, Arc::clone(&policy.name)));
+    selecting.sort_by_key(|policy| (rank(policy), policy.kind, Arc::clone(&policy.name)));
     let mut came_to = match (of_tier.len(), selecting.len()) {
         (0, _) => CameTo::Empty,
         (held, 0) => CameTo::NobodySelects(held),
@@ -87,9 +87,9 @@ pub(super) fn walk(words: &Words<'_>, tier: Tier) -> Walked {
             for (index, rule) in rules(policy, words.direction).iter().enumerate() {
                 let (line, matched) = words.admin_rule(index, rule);
                 lines.push(line);
-                if matched {
+                if let Some(action) = matched {
                     came_to = CameTo::Rule {
-                        action: rule.action,
+                        action,
                         rule: rule_name(policy, words.direction, index),
                     };
                     break;
@@ -135,8 +135,8 @@ const fn verb(action: Action) -> &'static str {
 }
 
 impl Words<'_> {
-    /// The line of one rule, and whether it matches.
-    fn admin_rule(&self, index: usize, rule: &AdminRule) -> (String, bool) {
+    /// The line of one rule, and what it does if it matches.
+    fn admin_rule(&self, index: usize, rule: &AdminRule) -> (String, Option<Action>) {
         let name = rule
             .name
             .as_deref()
@@ -172,25 +172,38 @@ impl Words<'_> {
                 (AdminPort::Named(_), None) => None,
             })
             .collect();
+        let does = match rule.action {
+            Action::Deny | Action::Pass if rule.fails_closed() => Action::Deny,
+            action => action,
+        };
         match (self.admin_peers(rule), self.ports(&ports)) {
-            (Ok(peer), Ok(port)) => (
-                format!("{head} {}: {peer}, {port}", verb(rule.action)),
-                true,
-            ),
+            (Ok(peer), Ok(port)) => (format!("{head} {}: {peer}, {port}", verb(does)), Some(does)),
             (Err(miss), Ok(_)) | (Ok(_), Err(miss)) => {
-                (format!("{head} does not match: {}", miss.text), false)
+                (format!("{head} does not match: {}", miss.text), None)
             }
             (Err(peer), Err(port)) => (
                 format!("{head} does not match: {}, and {}", peer.text, port.text),
-                false,
+                None,
             ),
         }
     }
 
     fn admin_peers(&self, rule: &AdminRule) -> Result<String, Miss> {
+        if rule.fails_closed() {
+            return match rule.action {
+                Action::Allow => Err(Miss::new(
+                    NO_POD,
+                    "one of its peers has no field that is known, so it allows nobody",
+                )),
+                Action::Deny | Action::Pass => Ok(
+                    "everybody, to be on the safe side, as one of its peers has no field that is known"
+                        .to_owned(),
+                ),
+            };
+        }
         let mut nearest: Option<Miss> = None;
         for peer in &rule.peers {
-            match self.admin_peer(peer, rule.action) {
+            match self.admin_peer(peer) {
                 Ok(matched) => return Ok(matched),
                 Err(miss) => {
                     if nearest.as_ref().is_none_or(|n| miss.distance < n.distance) {
@@ -202,7 +215,7 @@ impl Words<'_> {
         Err(nearest.unwrap_or_else(|| Miss::new(usize::MAX, "it has no peers")))
     }
 
-    fn admin_peer(&self, peer: &AdminPeer, action: Action) -> Result<String, Miss> {
+    fn admin_peer(&self, peer: &AdminPeer) -> Result<String, Miss> {
         // A selector of pods is never about the policy's namespace: it has none.
         let own = Arc::from("");
         match peer {
@@ -231,16 +244,7 @@ impl Words<'_> {
                     ),
                 ))
             }
-            AdminPeer::Unrecognised => match action {
-                Action::Allow => Err(Miss::new(
-                    NO_POD,
-                    "its peer has no field that is known, so it allows nobody",
-                )),
-                Action::Deny | Action::Pass => Ok(
-                    "a peer with no field that is known, which denies to be on the safe side"
-                        .to_owned(),
-                ),
-            },
+            AdminPeer::Unrecognised => Err(Miss::new(NO_POD, "it has no field that is known")),
         }
     }
 

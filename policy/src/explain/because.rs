@@ -1,6 +1,7 @@
 //! The one sentence that says why a direction came out as it did.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::admin::rule_name;
 use crate::evaluate::{Decision, DirectionVerdict, End, Expectation, UnknownReason};
@@ -96,9 +97,16 @@ impl Ends<'_> {
                 "{peer} is the node that {governed} runs on: no rule admits it, the API documentation allows it all the \
                  same, and several CNIs block it"
             ),
-            UnknownReason::IpBlockOnPod => format!(
-                "only an ipBlock admits {arrow}, and CNIs differ in whether an ipBlock matches the address of a pod"
-            ),
+            UnknownReason::IpBlockOnPod => match verdict.decision {
+                Decision::Rule(_) => format!(
+                    "only an ipBlock admits {arrow}, and CNIs differ in whether an ipBlock matches the address of a pod"
+                ),
+                // An admin rule may deny by it.
+                _ => format!(
+                    "it depends on a block of addresses whether {arrow} is allowed, and CNIs differ in whether one matches \
+                     the address of a pod"
+                ),
+            },
             UnknownReason::HostNetworkPod => {
                 let who = if matches!(self.end, End::Host(_)) {
                     governed
@@ -122,7 +130,13 @@ impl Ends<'_> {
             ),
             UnknownReason::RefusedPolicy => format!(
                 "{}; but {} could not be evaluated, and may admit it",
-                self.no_rule(verdict),
+                match verdict.decision {
+                    Decision::Admin(by) => format!(
+                        "{} denies {arrow}",
+                        rule_name(by.policy, self.direction, by.rule)
+                    ),
+                    _ => self.no_rule(verdict),
+                },
                 self.refused(snapshot)
             ),
         }
@@ -159,12 +173,14 @@ impl Ends<'_> {
             return "a refused policy".to_owned();
         };
         let namespace = &entry.pod.id.namespace;
-        let names = snapshot.store.refused.of(namespace);
-        let shown: Vec<_> = names
-            .iter()
-            .take(SHOWN)
+        let refused = &snapshot.store.refused;
+        let own = refused.of(namespace).iter();
+        let of_cluster = refused.of(&Arc::from("")).iter();
+        let names: Vec<_> = own
             .map(|name| format!("{namespace}/{name}"))
+            .chain(of_cluster.map(|name| name.to_string()))
             .collect();
+        let shown: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
         let more = match names.len().saturating_sub(SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more"),

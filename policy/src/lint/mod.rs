@@ -71,6 +71,8 @@ use crate::model::{Kind, NamespacedName, Selector};
 use crate::state::Snapshot;
 pub(crate) use cluster::Cluster;
 use finding::Findings;
+pub(crate) use np032::by_name;
+pub(crate) use np052::useless as useless_exceptions;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug)]

@@ -49,15 +49,21 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
 
 /// The label that every namespace has, if a value of the selector is the name of one; else what is nearly the same.
 fn suggestion(cluster: &Cluster<'_>, selector: &Selector) -> Option<String> {
-    let named = |name: &&Arc<str>| {
-        cluster.namespaces.contains(*name)
-            || cluster
-                .dns()
-                .assumed_namespaces()
-                .any(|assumed| assumed == *name)
-    };
-    match selector.match_labels.values().find(named) {
-        Some(name) => Some(format!("{NAMESPACE_NAME_LABEL}={name}")),
+    match by_name(cluster, selector) {
+        Some((_, name)) => Some(format!("{NAMESPACE_NAME_LABEL}={name}")),
         None => Some(cluster.namespace_near_miss(selector)?.suggestion()),
     }
+}
+
+/// The first label of a selector whose value is the name of a namespace: the classic `name: kube-system`.
+pub(crate) fn by_name<'s>(
+    cluster: &Cluster<'_>,
+    selector: &'s Selector,
+) -> Option<(&'s Arc<str>, &'s Arc<str>)> {
+    let named = |name: &Arc<str>| {
+        let mut assumed = cluster.dns().assumed_namespaces();
+        cluster.namespaces.contains(name) || assumed.any(|assumed| assumed == name)
+    };
+    let mut labels = selector.match_labels.iter();
+    labels.find(|(_, value)| named(value))
 }

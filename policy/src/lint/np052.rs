@@ -24,7 +24,9 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
                 continue;
             };
             let useless = useless(except);
-            let Some((entry, within)) = useless.first() else {
+            let first = useless.first();
+            let Some((entry, within)) = first.and_then(|(at, wide)| Some((except.get(*at)?, wide)))
+            else {
                 continue;
             };
             let what = if entry == within {
@@ -45,16 +47,17 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     }
 }
 
-/// Each entry that lies in another one, with that one. Of two nets, one holds the other or they have nothing in common.
-fn useless(except: &[IpNet]) -> Vec<(IpNet, IpNet)> {
-    let mut sorted = except.to_vec();
-    // The wider of two that begin at one address comes first.
-    sorted.sort_by_key(|net| (net.network(), net.prefix_len()));
+/// The position of each entry that lies in another one, or is repeated, with that other one. Of two nets, one holds the other
+/// or they have nothing in common.
+pub(crate) fn useless(except: &[IpNet]) -> Vec<(usize, IpNet)> {
+    let mut sorted: Vec<(usize, IpNet)> = except.iter().copied().enumerate().collect();
+    // The wider of two that begin at one address comes first, and of two equal ones the first.
+    sorted.sort_by_key(|(at, net)| (net.network(), net.prefix_len(), *at));
     let mut useless = Vec::new();
     let mut wide: Option<IpNet> = None;
-    for net in sorted {
+    for (at, net) in sorted {
         match wide {
-            Some(wide) if wide.contains(&net) => useless.push((net, wide)),
+            Some(wide) if wide.contains(&net) => useless.push((at, wide)),
             Some(_) | None => wide = Some(net),
         }
     }

@@ -49,7 +49,8 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
 
 /// Whether an earlier rule matches all that a later one does.
 fn hides(earlier: &AdminRule, later: &AdminRule) -> bool {
-    (earlier.ports.is_empty() || same_ports(&earlier.ports, &later.ports))
+    !earlier.fails_closed()
+        && (earlier.ports.is_empty() || same_ports(&earlier.ports, &later.ports))
         && !later.peers.is_empty()
         && later.peers.iter().all(|peer| holds(earlier, peer))
 }
@@ -132,6 +133,14 @@ mod tests {
             one(&[tcp(9)]),
         ];
         assert_eq!(found(rules), ["p:ingress[1]", "p:ingress[4]"]);
+    }
+
+    #[test]
+    fn a_rule_that_may_match_nothing_hides_none() {
+        let all = AdminPeer::Namespaces(selector(&[]));
+        let mut closed = rule(&[all.clone(), AdminPeer::Unrecognised], &[]);
+        closed.action = Action::Allow;
+        assert!(found(vec![closed, rule(&[all], &[])]).is_empty());
     }
 
     #[test]

@@ -82,8 +82,7 @@ pub enum AdminPeer {
     Networks(Vec<IpNet>),
     /// `domainNames` (egress, with `Allow` only): `example.com`, `*.example.com`.
     DomainNames(Vec<Arc<str>>),
-    /// A peer with no field that we know, as a newer API may have: it fails closed. An Allow rule with it matches nothing
-    /// by it; a Deny or Pass rule denies.
+    /// A peer with no field that we know, as a newer API may have: the rule [fails closed](AdminRule::fails_closed).
     Unrecognised,
 }
 
@@ -107,6 +106,14 @@ pub struct AdminRule {
     pub peers: Vec<AdminPeer>,
     /// `ports` or `protocols`; empty means every port of every protocol.
     pub ports: Vec<AdminPort>,
+}
+
+impl AdminRule {
+    /// Whether one of its peers has no field that we know. Whatever its other peers are, it then matches nothing if it allows,
+    /// and else denies everybody on its ports.
+    pub fn fails_closed(&self) -> bool {
+        self.peers.contains(&AdminPeer::Unrecognised)
+    }
 }
 
 /// An admin or baseline policy.

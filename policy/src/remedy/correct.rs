@@ -1,10 +1,11 @@
 //! What each finding about a policy asks to be changed in it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Choice;
 use super::edits::rule_mut;
-use crate::lint::{Cluster, Finding};
+use crate::lint::{Cluster, Finding, by_name, useless_exceptions};
 use crate::model::{
     NAMESPACE_NAME_LABEL, NetworkPolicy, Peer, PolicyPort, PortMatch, Protocol, Selector,
 };
@@ -101,12 +102,8 @@ fn peer(
             replace_label(pods, miss)
         }
         ("NP032", Some(namespaces), _) => {
-            let by_name = namespaces
-                .match_labels
-                .iter()
-                .find(|(_, value)| cluster.namespaces.contains(*value))
-                .map(|(key, value)| (Arc::clone(key), Arc::clone(value)));
-            match by_name {
+            let by_name = by_name(cluster, namespaces);
+            match by_name.map(|(key, name)| (Arc::clone(key), Arc::clone(name))) {
                 Some((key, name)) => {
                     namespaces.match_labels.remove(&key);
                     let key = Arc::from(NAMESPACE_NAME_LABEL);
@@ -184,17 +181,11 @@ fn useless_excepts(policy: &mut NetworkPolicy, spot: Spot<'_>) -> bool {
     let Some(Peer::IpBlock { except, .. }) = peer else {
         return false;
     };
-    let before = except.len();
-    let all = except.clone();
-    let mut position = 0_usize;
-    except.retain(|net| {
-        let at = position;
-        position = position.saturating_add(1);
-        !all.iter()
-            .enumerate()
-            .any(|(other, wide)| other != at && wide.contains(net) && (wide != net || other < at))
-    });
-    except.len() < before
+    let useless = useless_exceptions(except);
+    let useless: HashSet<usize> = useless.into_iter().map(|(at, _)| at).collect();
+    let mut position = 0..;
+    except.retain(|_| !position.next().is_some_and(|at| useless.contains(&at)));
+    !useless.is_empty()
 }
 
 fn end_port(policy: &mut NetworkPolicy, spot: Spot<'_>) -> bool {

@@ -91,8 +91,7 @@ impl CompiledAdminPolicy {
     }
 }
 
-/// A rule with a peer in which nothing is known fails closed: as an Allow rule it matches nothing, otherwise it denies
-/// everything on its ports.
+/// None for a rule that matches nothing.
 fn compile_rule(
     policy: &AdminPolicy,
     index: usize,
@@ -109,7 +108,7 @@ fn compile_rule(
         nodes: nodes.into(),
         domain_names,
     };
-    if rule.peers.contains(&AdminPeer::Unrecognised) {
+    if rule.fails_closed() {
         return (rule.action != Action::Allow)
             .then(|| compiled(Action::Deny, Peers::Everyone, Vec::new(), false));
     }

@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )]
 
+mod tiers;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -152,120 +154,6 @@ fn shop() -> Vec<Object> {
         pod("shop", "db", "db", "10.0.0.2", None),
         pod("monitoring", "prometheus", "prometheus", "10.0.0.3", None),
     ]
-}
-
-fn platform() -> Vec<Object> {
-    let mut objects = shop();
-    objects.extend([
-        admin(
-            AdminKind::AdminNetworkPolicy,
-            "platform",
-            10,
-            vec![
-                rule(
-                    "scrape",
-                    Action::Pass,
-                    Some("monitoring"),
-                    vec![AdminPort::Named(Arc::from("metrics"))],
-                ),
-                rule(
-                    "no-db",
-                    Action::Deny,
-                    None,
-                    vec![AdminPort::Of(Protocol::Tcp, PortMatch::Range(5432, 5432))],
-                ),
-                // Never reached by what the rules before it match.
-                rule("after", Action::Allow, None, Vec::new()),
-            ],
-        ),
-        admin(
-            AdminKind::ClusterNetworkPolicy,
-            "later",
-            20,
-            vec![rule("all", Action::Allow, None, Vec::new())],
-        ),
-        admin(
-            AdminKind::BaselineAdminNetworkPolicy,
-            "default",
-            0,
-            vec![rule("nothing", Action::Deny, None, Vec::new())],
-        ),
-    ]);
-    objects
-}
-
-#[test]
-fn the_admin_tier_is_walked_to_the_rule_that_decides() {
-    let reply = asked(&directory(platform()), "shop/web", "shop/db", 5432);
-    let walk = ingress(&reply);
-    assert_eq!(
-        says(walk, TierName::Admin),
-        "rule 1 \"no-db\" of AdminNetworkPolicy platform denies it"
-    );
-    let lines: Vec<_> = walk
-        .policies
-        .iter()
-        .filter(|policy| policy.tier == TierName::Admin)
-        .map(|policy| {
-            (
-                policy.policy.as_str(),
-                policy.priority,
-                policy.rules.clone(),
-            )
-        })
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            (
-                "platform",
-                Some(10),
-                vec![
-                    "rule 0 \"scrape\" (Pass) does not match: the namespace of pod shop/web is shop, not monitoring, \
-                     and port 5432/TCP is not metrics (9090 on pod shop/db)"
-                        .to_owned(),
-                    "rule 1 \"no-db\" (Deny) denies it: every pod of every namespace, port 5432/TCP"
-                        .to_owned(),
-                ]
-            ),
-            ("later", Some(20), vec!["not reached".to_owned()]),
-        ]
-    );
-}
-
-#[test]
-fn a_pass_is_followed_into_the_next_tiers() {
-    let reply = asked(
-        &directory(platform()),
-        "monitoring/prometheus",
-        "shop/db",
-        9090,
-    );
-    let walk = ingress(&reply);
-    assert_eq!(
-        says(walk, TierName::Admin),
-        "rule 0 \"scrape\" of AdminNetworkPolicy platform passes it on to the NetworkPolicies"
-    );
-    assert_eq!(
-        says(walk, TierName::NetworkPolicy),
-        "no NetworkPolicy selects pod shop/db for ingress"
-    );
-    assert_eq!(
-        says(walk, TierName::Baseline),
-        "rule 0 \"nothing\" of BaselineAdminNetworkPolicy default denies it"
-    );
-    let mut isolated = platform();
-    isolated.push(policy("db", "db", "web", 5432));
-    let reply = asked(
-        &directory(isolated),
-        "monitoring/prometheus",
-        "shop/db",
-        9090,
-    );
-    assert_eq!(
-        says(ingress(&reply), TierName::Baseline),
-        "not reached: pod shop/db is isolated by NetworkPolicies"
-    );
 }
 
 #[test]
