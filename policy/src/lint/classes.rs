@@ -1,6 +1,6 @@
 //! Pods that no policy and no Service can tell apart, as one.
 //!
-//! Two pods are of one class if they are of one namespace, the same selectors (of policies of all tiers and of Services)
+//! Two pods are of one class if they are of one namespace, the same selectors (of policies of all tiers, of Services, of DNS servers)
 //! match their labels, they declare the same ports, and they have addresses of the same families, or none yet. Whatever does not
 //! depend on an address itself has one answer for all pods of a class, so that lints look at workloads and not at their
 //! thousands of replicas.
@@ -353,6 +353,10 @@ fn collect<'a>(cluster: &Cluster<'a>) -> (Index<'a>, Vec<&'a Selector>) {
                 | AdminPeer::Unrecognised => {}
             }
         }
+    }
+    // Who is a DNS server is asked by labels, too.
+    for (_, labels) in &cluster.options.dns {
+        pods.add(labels.into());
     }
     for labels in cluster
         .snapshot
