@@ -7,7 +7,14 @@
 //! model::Object --apply/delete/reset--> state::State --snapshot()--> state::Snapshot
 //!                                                                       | evaluate(&Query) -> Verdict
 //!                                                                       | explain(&Query)  -> Explanation
+//!                                              as people ask            | ask::ask         -> Reply
+//!                                              every pair, every port   | connectivity     -> Connectivity
+//!                                              what is wrong            | lint::audit      -> Audit
+//!                                              and how to mend it       | remedy::remedy   -> Remedy
 //! ```
+//!
+//! What a rule does is said once, in `evaluate`; `reference` says it again, naively, for tests alone. Everything else asks the
+//! engine, and reads policies only for what they can tell apart, for words, or for what is wrong with their text.
 //!
 //! It refuses to know anything of the world: no API server, no clock, no file, no task, no
 //! log. Objects come in as values and verdicts go out as values, so that every line of

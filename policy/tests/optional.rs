@@ -176,6 +176,31 @@ fn a_field_of_a_newer_api_beside_a_known_one_is_passed_over() {
     }
 }
 
+/// What would widen a rule if it were left out is refused.
+#[test]
+fn fields_of_other_versions_are_not_left_out() {
+    let deny = |from, ports| json!({"action": "Deny", "from": [from], "ports": ports});
+    let of = |rule| json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [rule]});
+    let named = json!([{"namedPort": "http"}]);
+    let old = json!({"namespaces": {"namespaceSelector": {"matchLabels": {"a": "b"}}}});
+    for (kind, spec, field) in [
+        (
+            Kind::AdminNetworkPolicy,
+            of(deny(old, json!(null))),
+            "spec.ingress[0].from[0].namespaces.namespaceSelector",
+        ),
+        (
+            Kind::ClusterNetworkPolicy,
+            of(deny(json!({"namespaces": {}}), named)),
+            "spec.ingress[0].ports",
+        ),
+    ] {
+        let object = json!({"metadata": {"name": "p"}, "spec": spec});
+        let refusal = polproof_policy::compile::optional(kind, &object).unwrap_err();
+        assert_eq!(refusal.field, field);
+    }
+}
+
 #[test]
 fn no_json_makes_it_panic() {
     let values = [

@@ -81,6 +81,18 @@ fn rule(
         }
     };
     let action = action(api, required(given, "action", path)?, &path.field("action"))?;
+    // The other version's field: without it the rule would be about every port.
+    let other = if api.ports == "ports" {
+        "protocols"
+    } else {
+        "ports"
+    };
+    if get(given, other).is_some() {
+        return Err(path.field(other).refuse(
+            format!("a rule of a {} has no such field", api.kind.kind().name()),
+            format!("write {}", api.ports),
+        ));
+    }
     let (field, known) = match direction {
         Direction::Ingress => ("from", FROM),
         Direction::Egress => ("to", api.to),

@@ -123,9 +123,18 @@ fn strings<C: FromIterator<(String, String)>>(
         .collect()
 }
 
-/// A label selector, validated.
+/// A label selector, validated. One with other fields (in its first versions the API had `namespaceSelector` and `sameLabels`
+/// here) is no empty one, which would select everything.
 pub(super) fn selector(value: &Value, path: &Path<'_>) -> Result<Selector, Refusal> {
     let given = object(value, path)?;
+    let known = ["matchLabels", "matchExpressions"];
+    let mut there = given.iter().filter(|(_, value)| !value.is_null());
+    if let Some((field, _)) = there.find(|(field, _)| !known.contains(&field.as_str())) {
+        return Err(path.field(field).refuse(
+            "a label selector has no such field",
+            "write matchLabels or matchExpressions",
+        ));
+    }
     let mut written = LabelSelector::default();
     if let Some(pairs) = get(given, "matchLabels") {
         written.match_labels = Some(strings(pairs, &path.field("matchLabels"))?);

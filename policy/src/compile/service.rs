@@ -59,12 +59,12 @@ pub fn service(service: &api::Service) -> Result<Service, Refusal> {
                     .filter(|n| !n.is_empty())
                     .map(Arc::from),
                 port: validate::port_number(port.port, &path.field("port"))?,
-                target: match &port.target_port {
+                // The API server takes these for none, too.
+                target: match port.target_port.as_ref().filter(|target| match target {
+                    IntOrString::Int(number) => *number != 0,
+                    IntOrString::String(name) => !name.is_empty(),
+                }) {
                     None => {
-                        TargetPort::Number(validate::port_number(port.port, &path.field("port"))?)
-                    }
-                    // An empty one is how some writers say that there is none.
-                    Some(IntOrString::Int(0)) => {
                         TargetPort::Number(validate::port_number(port.port, &path.field("port"))?)
                     }
                     Some(IntOrString::Int(number)) => TargetPort::Number(validate::port_number(

@@ -1,7 +1,7 @@
 //! A pod and a hostNetwork pod on the same node. The node of a pod is let in whatever the policies say, so that these
 //! pairs differ from all others of their workloads, and are told apart from them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Cell, Connectivity, EndKind, FAMILIES, address};
@@ -21,7 +21,7 @@ pub struct OwnNode {
 type OnNode = (usize, [Option<usize>; 2]);
 
 /// Pairs of classes with their numbers of pairs of pods.
-type Counted = HashMap<(usize, usize), u64>;
+type Counted = BTreeMap<(usize, usize), u64>;
 
 impl Connectivity {
     /// The verdicts between hostNetwork pods and the pods of their nodes, for the wanted pairs of ends.

@@ -1,21 +1,16 @@
 //! Whom the policies of an end may let in, judged by their peers alone: a wide answer that costs no verdict.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::classes::{ClassId, Classes};
 use super::cluster::Cluster;
+use crate::ask::{UNKNOWN_V4, UNKNOWN_V6};
 use crate::model::{
     Action, AdminPeer, AdminRule, Direction, NetworkPolicy, Peer, PortMatch, Protocol, Rule,
 };
-
-/// Where a pod without an address stands: only an ipBlock of everything holds it.
-pub(super) const UNKNOWN: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)),
-];
 
 /// A set of classes.
 #[derive(Clone)]
@@ -73,7 +68,7 @@ impl<'a> Places<'a> {
         for (id, class) in classes.iter().filter(|(_, class)| class.governed) {
             for pod in &class.pods {
                 let addresses = if pod.ips.is_empty() {
-                    UNKNOWN.as_slice()
+                    [UNKNOWN_V4, UNKNOWN_V6].as_slice()
                 } else {
                     &pod.ips
                 };

@@ -1,7 +1,7 @@
 //! Pods that no policy and no Service can tell apart, as one.
 //!
-//! Two pods are of one class if they are of one namespace, the same selectors (of policies of all tiers and of Services)
-//! match their labels, they declare the same ports, and they have addresses of the same families. Whatever does not
+//! Two pods are of one class if they are of one namespace, the same selectors (of policies of all tiers, of Services, of DNS servers)
+//! match their labels, they declare the same ports, and they have addresses of the same families, or none yet. Whatever does not
 //! depend on an address itself has one answer for all pods of a class, so that lints look at workloads and not at their
 //! thousands of replicas.
 
@@ -87,6 +87,8 @@ struct Alike {
     ports: u32,
     host_network: bool,
     families: [bool; 2],
+    /// Whether its addresses are known.
+    placed: bool,
 }
 
 impl<'a> Cluster<'a> {
@@ -117,6 +119,7 @@ impl<'a> Classes<'a> {
                     ports: *ports.entry(&pod.ports).or_insert(next),
                     host_network: pod.host_network,
                     families: families(pod),
+                    placed: !pod.ips.is_empty(),
                 };
                 if let Some(class) = alike.get(&key) {
                     if let Some(class) = classes.all.get_mut(*class as usize) {
@@ -350,6 +353,10 @@ fn collect<'a>(cluster: &Cluster<'a>) -> (Index<'a>, Vec<&'a Selector>) {
                 | AdminPeer::Unrecognised => {}
             }
         }
+    }
+    // Who is a DNS server is asked by labels, too.
+    for (_, labels) in &cluster.options.dns {
+        pods.add(labels.into());
     }
     for labels in cluster
         .snapshot

@@ -1,7 +1,7 @@
 //! A cluster sorted for the lints.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::classes::Classes;
@@ -12,9 +12,7 @@ use super::rules::{DIRECTIONS, RuleAt, is_default_deny, rules};
 use super::{Input, Options, Refused};
 use crate::ask::UNKNOWN_V4;
 use crate::evaluate::{End, Endpoint, Isolation, Query, isolation_of};
-use crate::model::{
-    Direction, Family, Labels, NamespacedName, NetworkPolicy, Peer, Pod, Protocol, Selector,
-};
+use crate::model::{Direction, NamespacedName, NetworkPolicy, Peer, Pod, Protocol, Selector};
 use crate::similar::NearMiss;
 use crate::state::Snapshot;
 
@@ -35,27 +33,7 @@ pub(crate) struct Cluster<'a> {
     matching: Matching<'a>,
     /// The policies that select a living pod.
     selecting: BTreeSet<&'a NamespacedName>,
-    twins: OnceCell<Vec<Vec<&'a Arc<Pod>>>>,
     dns: OnceCell<Dns>,
-}
-
-/// The address families of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Families {
-    known: bool,
-    v4: bool,
-    v6: bool,
-}
-
-impl Families {
-    fn of(pod: &Pod) -> Self {
-        let has = |family| pod.ips.iter().any(|ip| Family::of(*ip) == family);
-        Self {
-            known: !pod.ips.is_empty(),
-            v4: has(Family::V4),
-            v6: has(Family::V6),
-        }
-    }
 }
 
 impl<'a> Cluster<'a> {
@@ -93,7 +71,6 @@ impl<'a> Cluster<'a> {
             selecting: selecting(snapshot, &all),
             matching: Matching::new(snapshot, namespaces.iter().cloned(), all),
             namespaces,
-            twins: OnceCell::new(),
             dns: OnceCell::new(),
         }
     }
@@ -135,25 +112,11 @@ impl<'a> Cluster<'a> {
         pods.iter().copied().filter(open)
     }
 
-    /// Governed pods in groups whose egress verdicts cannot differ, but to the pods and the node that they are themselves:
-    /// those of one namespace with the same labels and address families. What holds for the first holds for all.
+    /// Governed pods in groups whose egress verdicts cannot differ, but to the pods and the node that they are themselves.
+    /// What holds for the first holds for all.
     pub(super) fn twins(&self) -> impl Iterator<Item = &[&'a Arc<Pod>]> {
-        self.twins
-            .get_or_init(|| {
-                let mut numbers: HashMap<(&Arc<str>, &Labels, Families), usize> = HashMap::new();
-                let mut twins: Vec<Vec<&Arc<Pod>>> = Vec::new();
-                for pod in self.all_governed() {
-                    let key = (&pod.id.namespace, &pod.labels, Families::of(pod));
-                    let number = *numbers.entry(key).or_insert(twins.len());
-                    match twins.get_mut(number) {
-                        Some(group) => group.push(pod),
-                        None => twins.push(vec![pod]),
-                    }
-                }
-                twins
-            })
-            .iter()
-            .map(Vec::as_slice)
+        let classes = self.classes().iter();
+        classes.filter_map(|(_, class)| class.governed.then_some(class.pods.as_slice()))
     }
 
     /// The DNS servers.

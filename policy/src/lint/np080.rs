@@ -32,13 +32,14 @@ struct Known<'a> {
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
     for policies in cluster.policies.values().filter(|of| of.len() > 1) {
         let known: Vec<Known<'_>> = policies.iter().map(|policy| Known::new(policy)).collect();
+        let within = Within::new();
         for policy in &known {
-            let Some(covering) = policy.covered_by(&known) else {
+            let Some(covering) = policy.covered_by(&known, &within) else {
                 continue;
             };
             let names: Vec<String> = covering.iter().map(|of| of.policy.id.to_string()).collect();
             let mutual = covering.iter().any(|of| {
-                let back = of.covered_by(std::slice::from_ref(policy));
+                let back = of.covered_by(std::slice::from_ref(policy), &within);
                 back.is_some()
             });
             let found = findings.add(
@@ -85,7 +86,7 @@ impl<'a> Known<'a> {
 
     /// The others that make this one redundant, by name: for each effective direction one that isolates as many pods, and
     /// for each rule one that has it.
-    fn covered_by<'k>(&self, others: &'k [Self]) -> Option<Vec<&'k Self>> {
+    fn covered_by<'k>(&self, others: &'k [Self], within: &Within) -> Option<Vec<&'k Self>> {
         let effective = || {
             let directions = DIRECTIONS.into_iter();
             directions.filter(|direction| isolates(self.policy, *direction))
@@ -95,7 +96,6 @@ impl<'a> Known<'a> {
             return None;
         }
         let mut covering: Vec<&'k Self> = Vec::new();
-        let within = Within::new();
         for direction in effective() {
             let candidates: Vec<&'k Self> = others
                 .iter()

@@ -5,26 +5,17 @@
 //! "to every pod of the cluster" that everybody denies, nearly nothing is left to ask.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::admits::{Admits, Places, UNKNOWN};
+use super::admits::{Admits, Places};
 use super::classes::{Class, ClassId, Classes};
 use super::cluster::Cluster;
 use super::rules::{RuleAt, isolates};
+use crate::ask::address;
 use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
 use crate::model::{ContainerPort, Direction, Family, Peer, Pod, PortMatch, Protocol, Rule};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// The first address of a pod of a family. Without any address it stands at an unknown one of either family.
-fn address(pod: &Pod, family: Family) -> Option<IpAddr> {
-    if pod.ips.is_empty() {
-        return UNKNOWN.into_iter().find(|ip| Family::of(*ip) == family);
-    }
-    let mut of_family = pod.ips.iter().filter(|ip| Family::of(**ip) == family);
-    of_family.next().copied()
-}
 
 /// A rule none of whose tuples comes through.
 pub(super) struct Futile<'a> {

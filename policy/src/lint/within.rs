@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use crate::model::{Peer, PolicyPort, PortMatch, Rule, Selector};
 
-/// Comparisons of peers and ports for one policy. Real policies need hundreds; the bound is for manifests made to keep an
-/// audit busy, which then count as not redundant.
-const MOST: u32 = 5_000_000;
+/// Comparisons of rules, peers and ports for the policies of one namespace. Real ones need thousands; the bound is for manifests
+/// made to keep an audit busy, whose policies then count as not redundant.
+const MOST: u32 = 20_000_000;
 
 /// Compares, and gives up after so many comparisons.
 pub(super) struct Within {
@@ -42,7 +42,16 @@ impl Within {
 
     /// Whether the rule lies within one of these.
     pub(super) fn some_rule(&self, narrow: &Rule, wide: &Wide<'_>) -> bool {
-        wide.exact.contains(narrow) || wide.rules.iter().any(|wide| self.rule(narrow, wide))
+        let mut wider = wide.rules.iter().take_while(|_| self.may_compare());
+        self.may_compare()
+            && (wide.exact.contains(narrow) || wider.any(|wide| self.rule(narrow, wide)))
+    }
+
+    /// Counts a comparison. False if there were too many.
+    fn may_compare(&self) -> bool {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.unwrap_or(0));
+        left.is_some()
     }
 
     fn rule(&self, narrow: &Rule, wide: &Rule) -> bool {
@@ -56,13 +65,8 @@ impl Within {
             return true;
         }
         let in_some = |narrow: &T| {
-            wide.iter().any(|wide| {
-                let Some(left) = self.left.get().checked_sub(1) else {
-                    return false;
-                };
-                self.left.set(left);
-                within(narrow, wide)
-            })
+            let mut wide = wide.iter().take_while(|_| self.may_compare());
+            wide.any(|wide| within(narrow, wide))
         };
         !narrow.is_empty() && narrow.iter().all(in_some)
     }
@@ -225,6 +229,24 @@ mod tests {
             ..tcp(PortMatch::Any)
         };
         assert!(!port(&tcp(PortMatch::Any), &udp));
+    }
+
+    #[test]
+    fn too_many_comparisons_come_to_nothing() {
+        let rule = Rule {
+            peers: vec![block("10.0.0.0/8", &[])],
+            ports: Vec::new(),
+        };
+        let all = Rule {
+            peers: Vec::new(),
+            ports: Vec::new(),
+        };
+        let rules = [all];
+        let within = Within::new();
+        assert!(within.some_rule(&rule, &Wide::new(&rules)));
+        within.left.set(1);
+        assert!(!within.some_rule(&rule, &Wide::new(&rules)));
+        assert!(!within.some_rule(&rule, &Wide::new(std::slice::from_ref(&rule))));
     }
 
     #[test]

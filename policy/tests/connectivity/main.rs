@@ -14,6 +14,7 @@ mod admin;
 #[path = "../properties/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
