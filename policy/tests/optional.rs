@@ -152,7 +152,7 @@ fn a_field_of_a_newer_api_beside_a_known_one_is_passed_over() {
             _ => ("ports", "namedPort"),
         };
         let policy = |later: bool| {
-            let with = |mut value: serde_json::Value| {
+            let with = |mut value: Value| {
                 if later {
                     value["later"] = json!({"x": 1});
                     value["also"] = json!(1);
