@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::model::Pod;
 
 /// Texts that objects share. Those that nobody else holds any more go from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    held: HashSet<Arc<str>>,
+    /// With a hash that costs less than making the text did; seeded, as it is users who choose labels.
+    held: HashSet<Arc<str>, RandomState>,
     /// Pods that went or came in another version since the last time.
     released: usize,
 }
