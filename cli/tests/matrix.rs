@@ -200,6 +200,17 @@ spec: { containers: [{ name: c, image: i }] }
 }
 
 #[test]
+fn a_picture_of_a_namespace_has_no_rows_for_what_it_has_nothing_to_do_with() {
+    let whole = fine(&["matrix", SHOP, "-o", "svg"]);
+    let part = fine(&["matrix", SHOP, "-n", "monitoring", "-o", "svg"]);
+    // Prometheus reads the metrics of web, and jobs has none.
+    for (name, shown) in [("shop/web", true), ("shop/jobs", false)] {
+        assert!(whole.contains(name), "{name}");
+        assert_eq!(part.contains(name), shown, "{name}");
+    }
+}
+
+#[test]
 fn a_workload_of_one_pod_is_asked_about_its_next_one() {
     let one = r#"
 apiVersion: v1

@@ -12,7 +12,7 @@ const AFTER: &str = "Examples:
   polproof audit ./deploy                         a folder of manifests
   kustomize build . | polproof audit -            what kustomize, Helm or kubectl prints
   polproof audit -o html --write audit.html       a page for an auditor
-  polproof audit ./deploy -o json > known.json    what is there already; new findings alone fail then:
+  polproof audit ./deploy -o json > known.json    what is known, so that only new ones fail:
   polproof audit ./deploy --baseline known.json
   polproof audit --explain NP012                  what a finding means
 
