@@ -1,5 +1,7 @@
 //! The walk shows the rule that the engine decided by, in random clusters. `PROPTEST_CASES` sets how many.
 
+#![allow(clippy::disallowed_methods)]
+
 use polproof_policy::evaluate::Decision;
 use polproof_policy::explain::{DirectionExplanation, TierName};
 use polproof_policy::model::{AdminPeer, AdminPolicy, AdminRule, Tier};
