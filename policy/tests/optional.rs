@@ -196,7 +196,7 @@ fn fields_of_other_versions_are_not_left_out() {
         ),
     ] {
         let object = json!({"metadata": {"name": "p"}, "spec": spec});
-        let refusal = polproof_policy::compile::optional(kind, &object).unwrap_err();
+        let refusal = optional(kind, &object).unwrap_err();
         assert_eq!(refusal.field, field);
     }
 }

@@ -66,7 +66,7 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// One pair of each outcome that occurs, with how many it stands for.
-    pub fn representatives(&self) -> impl Iterator<Item = (Pair<'a>, usize)> {
+    pub(super) fn representatives(&self) -> impl Iterator<Item = (Pair<'a>, usize)> {
         [
             (self.deny, self.counts.deny),
             (self.unknown, self.counts.unknown),

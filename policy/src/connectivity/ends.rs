@@ -70,7 +70,7 @@ impl End {
     }
 
     /// The whole address space, less the blocks that policies name.
-    pub fn is_anywhere_else(&self) -> bool {
+    fn is_anywhere_else(&self) -> bool {
         self.block.is_some_and(|net| net.prefix_len() == 0)
     }
 }

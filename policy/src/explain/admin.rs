@@ -9,7 +9,8 @@ use super::words::{Miss, NO_POD, Port, Words};
 use super::{PolicyExplanation, TierName};
 use crate::evaluate::{End, SeenAs, rank};
 use crate::model::{
-    Action, AdminPeer, AdminPolicy, AdminPort, AdminRule, Direction, Pod, Selector, Subject, Tier,
+    Action, AdminPeer, AdminPolicy, AdminPort, AdminRule, Direction, Labels, Pod, Selector,
+    Subject, Tier,
 };
 
 /// What a tier comes to, by the objects as written.
@@ -248,23 +249,26 @@ impl Words<'_> {
         }
     }
 
-    /// Whether the peer is a node, or a pod on its network, that a selector selects.
+    /// Whether the peer is a node, or a pod on its network, that a selector selects. One whose object is not known has no
+    /// labels.
     fn node(&self, selector: &Selector) -> Result<String, Miss> {
         let name = match self.peer {
             End::Node(name) => Some(name),
             End::Host(entry) => entry.pod.node.as_deref(),
-            End::Pod(_) | End::External => None,
+            End::Pod(_) | End::External => return Err(Miss::new(NO_POD, "the peer is no node")),
         };
-        let Some(name) = name else {
-            return Err(Miss::new(NO_POD, "the peer is no node"));
+        let mut nodes = self.snapshot.nodes();
+        let node = nodes.find(|node| Some(&*node.name) == name);
+        let shown = match (name, node) {
+            (Some(name), Some(_)) => format!("node {name}"),
+            (Some(name), None) => format!("node {name}, which is not known,"),
+            (None, _) => "its node, which is not known,".to_owned(),
         };
-        let node = self.snapshot.nodes().find(|node| *node.name == *name);
-        match node {
-            Some(node) if selector.matches(&node.labels) => {
-                Ok(format!("node {name} is one with {selector}"))
-            }
-            Some(_) => Err(Miss::new(4, format!("node {name} is none with {selector}"))),
-            None => Err(Miss::new(NO_POD, format!("node {name} is not known"))),
+        let none = Labels::new();
+        if selector.matches(node.map_or(&none, |node| &node.labels)) {
+            Ok(format!("{shown} is one with {selector}"))
+        } else {
+            Err(Miss::new(4, format!("{shown} is none with {selector}")))
         }
     }
 }

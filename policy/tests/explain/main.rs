@@ -6,7 +6,14 @@
     clippy::indexing_slicing
 )]
 
+#[path = "../properties/admin.rs"]
+#[allow(dead_code)]
+mod admin;
+#[path = "../properties/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
 mod tiers;
+mod walk;
 
 use std::net::IpAddr;
 use std::sync::Arc;

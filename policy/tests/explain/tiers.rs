@@ -5,11 +5,11 @@ use std::sync::Arc;
 use polproof_policy::ask::Directory;
 use polproof_policy::explain::{DirectionExplanation, TierName};
 use polproof_policy::model::{
-    Action, AdminKind, AdminPeer, AdminPolicy, AdminPort, AdminRule, PortMatch, Tier,
+    Action, AdminKind, AdminPeer, AdminPolicy, AdminPort, AdminRule, Pod, PortMatch, Selector, Tier,
 };
 use polproof_policy::{NamespacedName, Object, Protocol, State};
 
-use super::{admin, asked, directory, ingress, policy, rule, says, shop};
+use super::{admin, asked, directory, ingress, pod, policy, rule, says, shop};
 
 fn platform() -> Vec<Object> {
     let mut objects = shop();
@@ -290,5 +290,45 @@ fn what_is_certain_whatever_a_domain_name_means_is_not_put_down_to_it() {
     assert_eq!(
         admin,
         "rule 0 \"names\" of ClusterNetworkPolicy names may decide it, which the API leaves open"
+    );
+}
+
+#[test]
+fn a_node_that_is_not_known_is_walked_as_it_is_judged() {
+    let mut objects = shop();
+    let Object::Pod(agent) = pod("shop", "agent", "agent", "192.0.2.9", None) else {
+        unreachable!()
+    };
+    objects.push(Object::Pod(Arc::new(Pod {
+        node: Some(Arc::from("n9")),
+        host_network: true,
+        ..Pod::clone(&agent)
+    })));
+    let Object::AdminPolicy(out) = admin(AdminKind::AdminNetworkPolicy, "out", 1, Vec::new())
+    else {
+        unreachable!()
+    };
+    objects.push(Object::AdminPolicy(Arc::new(AdminPolicy {
+        egress: vec![AdminRule {
+            name: None,
+            action: Action::Deny,
+            peers: vec![AdminPeer::Nodes(Selector::default())],
+            ports: Vec::new(),
+        }],
+        ..AdminPolicy::clone(&out)
+    })));
+    let reply = asked(&directory(objects), "shop/web", "shop/agent", 80);
+    let egress = &reply.answers[0].cases[0].explanation.directions[0];
+    assert_eq!(egress.reason.as_deref(), Some("HostNetworkPod"));
+    assert_eq!(
+        says(egress, TierName::Admin),
+        "rule 0 of AdminNetworkPolicy out denies it"
+    );
+    let [line] = lines(egress)[..] else {
+        panic!("{:?}", lines(egress))
+    };
+    assert!(
+        line.starts_with("rule 0 (Deny) denies it: node n9, which is not known, is one with"),
+        "{line}"
     );
 }
