@@ -130,7 +130,7 @@ impl<'s> Tiers<'s, '_> {
             let other = self.outcome(Reading::Other, true);
             also(other);
             // What is certain although a name of a domain may mean the address is not decided by that name.
-            if matches!(self.asked.of.peer(self.asked.direction).0, End::External) {
+            if matches!(self.asked.of.peer(self.asked.direction), End::External) {
                 certain = other.decision;
             }
             // In this reading the NetworkPolicies may be asked where they were not in the common one.
