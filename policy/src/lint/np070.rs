@@ -30,15 +30,15 @@ fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
             let Some(first) = selecting.first() else {
                 continue;
             };
-            let more = match selecting.len() {
-                1 => String::new(),
-                some => format!(" and {} more", some - 1),
+            let who = match selecting.len() {
+                1 => format!("policy {first} selects"),
+                some => format!("policy {first} and {} more select", some - 1),
             };
             let found = findings.add(
                 pod.id.to_string(),
                 (Kind::Pod, pod.id.clone()),
                 format!(
-                    "policy {first}{more} selects this hostNetwork pod: most plugins ignore policies there, so it is not protected"
+                    "{who} this hostNetwork pod: most plugins ignore policies there, so it is not protected"
                 ),
             );
             if let Some(found) = found {
