@@ -218,7 +218,10 @@ pub fn compare(
     let mut folded: BTreeMap<(Vec<usize>, usize), Vec<usize>> = BTreeMap::new();
     let mut kinds: Vec<(Vec<PortChange>, Vec<Responsible>)> = Vec::new();
     let mut kind_ids: HashMap<(Vec<PortChange>, Vec<Responsible>), usize> = HashMap::new();
-    let mut differing: HashMap<(Cell, Cell), Vec<PortChange>> = HashMap::new();
+    let mut differing: HashMap<(Cell, Cell), Vec<PortChange>, foldhash::fast::RandomState> =
+        HashMap::default();
+    // Nearly all pairs are as they were, and most of these are the same two cells: denied before and after.
+    let mut unchanged: Option<(Cell, Cell)> = None;
     let order = before.by_governing();
     for (done, destination) in order.iter().enumerate() {
         progress(done, order.len());
@@ -236,10 +239,14 @@ pub fn compare(
             let Some(is) = new.get(group).filter(|is| is.is_some() && was.is_some()) else {
                 continue;
             };
+            if unchanged == Some((*was, *is)) {
+                continue;
+            }
             let changed = differing
                 .entry((*was, *is))
                 .or_insert_with(|| difference(before, after, was, is));
             let Some(first) = changed.first() else {
+                unchanged = Some((*was, *is));
                 continue;
             };
             let responsible = policies.responsible(

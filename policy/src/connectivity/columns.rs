@@ -14,8 +14,8 @@ use crate::model::{Direction, Family};
 /// Halves by peer; `None` where it is not known, or nobody is there to ask about.
 type Row = Vec<Option<CellId>>;
 
-/// What is kept of halves: 32 MiB each way.
-const KEPT: usize = 4 << 20;
+/// What is kept of halves: 64 MiB each way.
+const KEPT: usize = 8 << 20;
 
 /// Halves that are used again and again.
 #[derive(Debug, Default)]
