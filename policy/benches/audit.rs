@@ -12,46 +12,24 @@
     clippy::print_stderr
 )]
 
+#[path = "engine/counting.rs"]
+#[allow(dead_code)]
+mod counting;
 #[path = "engine/hard.rs"]
 mod hard;
 #[path = "engine/synthetic.rs"]
 mod synthetic;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use counting::{HELD, MOST};
 use hard::Objects;
 use polproof_policy::lint::{Input, Options, audit_with};
 use polproof_policy::{Snapshot, State};
 use synthetic::Sizes;
-
-/// Counts what is held and the most that ever was.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// How often the usual cluster is audited; the hard ones once, they are slow enough to be measured so.
 const ROUNDS: usize = 5;
@@ -90,8 +68,8 @@ fn measure(of: &str, sizes: &Sizes, rounds: usize, change: impl Fn(&mut Objects)
     }
     let snapshot = state.snapshot();
     drop(state);
-    PEAK.store(HELD.load(Ordering::Relaxed), Ordering::Relaxed);
-    let peak = || mib(PEAK.load(Ordering::Relaxed) - before);
+    MOST.store(HELD.load(Ordering::Relaxed), Ordering::Relaxed);
+    let peak = || mib(MOST.load(Ordering::Relaxed) - before);
     let snapshot_mib = peak();
 
     let mut fastest = f64::INFINITY;

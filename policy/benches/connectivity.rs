@@ -10,44 +10,22 @@
     clippy::print_stderr
 )]
 
+#[path = "engine/counting.rs"]
+#[allow(dead_code)]
+mod counting;
 #[path = "engine/synthetic.rs"]
 #[allow(dead_code)]
 mod synthetic;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use counting::{HELD, MOST};
 use polproof_policy::connectivity::{Access, By, Connectivity, Filter, Options, Ports, compare};
 use polproof_policy::{Object, Snapshot, State};
 use synthetic::Sizes;
-
-/// Counts what is held, and the most that ever was.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Prints figures of one cluster.
 #[derive(Clone, Copy)]

@@ -16,45 +16,23 @@
     clippy::print_stderr
 )]
 
+#[path = "engine/counting.rs"]
+#[allow(dead_code)]
+mod counting;
 #[path = "engine/synthetic.rs"]
 mod synthetic;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use counting::{ALLOCATIONS, HELD};
 use polproof_policy::model::{AdminPolicy, NetworkPolicy, Pod};
 use polproof_policy::{
     Change, Decision, Endpoint, Expectation, Kind, Object, Query, Snapshot, State,
 };
 use synthetic::{Random, Sizes};
-
-/// Counts what the engine holds and how often it asks.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Prints figures of one size.
 struct Report {
