@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::words::{Miss, NO_POD, Port, Words};
+use super::words::{Miss, NO_POD, Port, WHOLE, Words};
 use super::{PolicyExplanation, TierName};
 use crate::evaluate::{End, SeenAs, rank};
 use crate::model::{
-    Action, AdminPeer, AdminPolicy, AdminPort, AdminRule, Direction, Labels, Pod, Selector,
-    Subject, Tier,
+    Action, AdminPeer, AdminPolicy, AdminPort, AdminRule, Direction, Labels, Pod, PortMatch,
+    Selector, Subject, Tier,
 };
 
 /// What a tier comes to, by the objects as written.
@@ -154,7 +154,7 @@ impl Words<'_> {
             .iter()
             .map(|port| match port {
                 AdminPort::Of(_, _) => None,
-                AdminPort::Named(name) => Some(crate::model::PortMatch::Named(Arc::clone(name))),
+                AdminPort::Named(name) => Some(PortMatch::Named(Arc::clone(name))),
             })
             .collect();
         let ports: Vec<Port<'_>> = rule
@@ -177,7 +177,18 @@ impl Words<'_> {
             Action::Deny | Action::Pass if rule.fails_closed() => Action::Deny,
             action => action,
         };
-        match (self.admin_peers(rule), self.ports(&ports)) {
+        let port = self.ports(&ports).and_then(|text| {
+            let numbered = |port: &Port<'_>| !matches!(port.port, PortMatch::Named(_));
+            let by_number = ports.iter().any(|port| numbered(port) && self.port_matches(port));
+            if ports.is_empty() || by_number || !matches!(self.destination, End::Host(_)) {
+                return Ok(text);
+            }
+            Err(Miss::new(
+                WHOLE,
+                "the destination is on its node's network and counts as the node, which has no names for ports",
+            ))
+        });
+        match (self.admin_peers(rule), port) {
             (Ok(peer), Ok(port)) => (format!("{head} {}: {peer}, {port}", verb(does)), Some(does)),
             (Err(miss), Ok(_)) | (Ok(_), Err(miss)) => {
                 (format!("{head} does not match: {}", miss.text), None)

@@ -92,7 +92,7 @@ impl Words<'_> {
         Err(Miss::new(WHOLE, text))
     }
 
-    fn port_matches(&self, port: &Port<'_>) -> bool {
+    pub(super) fn port_matches(&self, port: &Port<'_>) -> bool {
         port.protocol.is_none_or(|of| of == self.protocol)
             && match port.port {
                 PortMatch::Any => true,
