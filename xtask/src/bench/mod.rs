@@ -74,7 +74,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         [] => Section::value_variants(),
         only => only,
     };
-    let mut tables = Vec::new();
+    let mut measured = false;
     let mut failures = Vec::new();
     for section in wanted {
         let start = Instant::now();
@@ -86,7 +86,11 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
                     section.name(),
                     elapsed(start)
                 ));
-                tables.push((*section, table));
+                measured = true;
+                // At once: who ends a long run keeps what it has measured.
+                if options.update {
+                    document::update(workspace, &[(*section, table)])?;
+                }
             }
             Err(error) => {
                 complain(&format!("NOT MEASURED {}: {error:#}", section.name()));
@@ -94,10 +98,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
             }
         }
     }
-    ensure!(!tables.is_empty(), "nothing could be measured");
-    if options.update {
-        document::update(workspace, &tables)?;
-    }
+    ensure!(measured, "nothing could be measured");
     if !failures.is_empty() {
         bail!("could not measure: {}", failures.join(", "));
     }
