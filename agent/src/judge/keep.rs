@@ -21,7 +21,7 @@ use std::time::{Duration, Instant as Clock};
 use anyhow::{Context, bail, ensure};
 use polproof_flow::Binding;
 use polproof_flow::record::Instant;
-use polproof_policy::{Key, Kind, NamespacedName, Object, Snapshot, State};
+use polproof_policy::{Key, NamespacedName, Object, Snapshot, State};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -124,15 +124,7 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Reading> {
 }
 
 fn rebuild(kept: Reading) -> Kept {
-    let mut state = State::new();
-    let mut by_kind: HashMap<Kind, Vec<Object>> = HashMap::new();
-    for object in kept.base {
-        by_kind.entry(object.key().kind).or_default().push(object);
-    }
-    for kind in Kind::ALL {
-        state.reset(kind, by_kind.remove(&kind).unwrap_or_default());
-    }
-    state.set_refused_policies(kept.refused);
+    let mut state = State::of(kept.base, kept.refused);
     let mut views = vec![(kept.base_at, state.snapshot())];
     for step in kept.steps {
         for key in &step.deleted {

@@ -3,7 +3,7 @@
 use super::catalog::Lint;
 use super::cluster::Cluster;
 use super::finding::{Findings, Severity};
-use super::reach::each_futile_rule;
+use super::reach::report;
 use crate::model::Direction;
 
 pub(super) const LINT: Lint = Lint {
@@ -18,22 +18,6 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(cluster: &Cluster<'_>, findings: &mut Findings) {
-    each_futile_rule(cluster, Direction::Egress, |at, futile| {
-        let by = match futile.denied_by.as_slice() {
-            [] => String::new(),
-            [policy] => format!(" by {policy}"),
-            [policy, more @ ..] => format!(" by {policy} and {} more", more.len()),
-        };
-        let found = findings.add(
-            at.subject(),
-            at.object(),
-            format!(
-                "the rule lets connections out that their destinations all deny{by}, such as {} to {} port {}/{}",
-                futile.source.id, futile.destination.id, futile.port, futile.protocol
-            ),
-        );
-        if let Some(found) = found {
-            found.policies = futile.denied_by;
-        }
-    });
+    let does = "lets connections out that their destinations all deny";
+    report(cluster, Direction::Egress, does, findings);
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::admits::{Admits, Places};
 use super::classes::{Class, ClassId, Classes};
 use super::cluster::Cluster;
+use super::finding::Findings;
 use super::rules::{RuleAt, isolates};
 use crate::ask::address;
 use crate::evaluate::{DirectionVerdict, Endpoint, Expectation, Query};
@@ -42,8 +43,35 @@ pub(super) struct Reach<'c, 'a> {
     refused: BTreeSet<Arc<str>>,
 }
 
+/// Reports the rules of a direction that open one half of connections whose other half is denied: "the rule `does`".
+pub(super) fn report(
+    cluster: &Cluster<'_>,
+    direction: Direction,
+    does: &str,
+    findings: &mut Findings,
+) {
+    each_futile_rule(cluster, direction, |at, futile| {
+        let by = match futile.denied_by.as_slice() {
+            [] => String::new(),
+            [policy] => format!(" by {policy}"),
+            [policy, more @ ..] => format!(" by {policy} and {} more", more.len()),
+        };
+        let found = findings.add(
+            at.subject(),
+            at.object(),
+            format!(
+                "the rule {does}{by}, such as {} to {} port {}/{}",
+                futile.source.id, futile.destination.id, futile.port, futile.protocol
+            ),
+        );
+        if let Some(found) = found {
+            found.policies = futile.denied_by;
+        }
+    });
+}
+
 /// Every rule that admits selector peers only and none of whose tuples the other end lets through.
-pub(super) fn each_futile_rule<'a>(
+fn each_futile_rule<'a>(
     cluster: &Cluster<'a>,
     direction: Direction,
     mut found: impl FnMut(&RuleAt<'a>, Futile<'a>),

@@ -84,8 +84,7 @@ fn rule_of(
 ) -> Option<(Arc<NetworkPolicy>, Rule)> {
     let (_, index) = finding.subject.rsplit_once('[')?;
     let index: usize = index.strip_suffix(']')?.parse().ok()?;
-    let mut policies = draft.snapshot.policies();
-    let policy = policies.find(|policy| policy.id == finding.object.1)?;
+    let policy = draft.snapshot.policy_named(&finding.object.1)?;
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
         Direction::Egress => &policy.egress,

@@ -23,7 +23,7 @@ use edits::Edits;
 pub use manifest::network_policy as manifest;
 
 use crate::lint::{self, Audit, Finding, Input};
-use crate::model::{Kind, NamespacedName, NetworkPolicy, Object, Uid};
+use crate::model::{NamespacedName, NetworkPolicy, Object, Uid};
 use crate::state::{Snapshot, State};
 
 /// What may be written.
@@ -139,15 +139,8 @@ impl<'a> Draft<'a> {
         choice: &'a Choice,
         live: &'a dyn Fn(Vec<Finding>, &Snapshot) -> Vec<Finding>,
     ) -> Self {
-        let mut state = State::new();
-        let mut by_kind: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
-        for object in input.snapshot.objects() {
-            by_kind.entry(object.key().kind).or_default().push(object);
-        }
-        for (kind, objects) in by_kind {
-            state.reset(kind, objects);
-        }
-        state.set_refused_policies(input.snapshot.refused_policies());
+        let held = input.snapshot;
+        let state = State::of(held.objects(), held.refused_policies());
         let snapshot = state.snapshot();
         Self {
             input,
@@ -186,9 +179,7 @@ impl<'a> Draft<'a> {
         {
             return;
         }
-        let taken = |id: &NamespacedName| {
-            self.new.contains_key(id) || self.snapshot.policies().any(|policy| policy.id == *id)
-        };
+        let taken = |id: &NamespacedName| self.snapshot.policy_named(id).is_some();
         let plain = Arc::clone(&policy.id.name);
         let mut number = 2_usize;
         while taken(&policy.id) {

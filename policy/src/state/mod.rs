@@ -20,7 +20,7 @@ mod stale;
 mod store;
 mod texts;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::evaluate::PodEntry;
@@ -75,6 +75,23 @@ impl State {
     /// An empty cluster.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The cluster of these objects and these refused policies, such as those of a [`Snapshot`].
+    pub fn of(
+        objects: impl IntoIterator<Item = Object>,
+        refused: impl IntoIterator<Item = NamespacedName>,
+    ) -> Self {
+        let mut state = Self::new();
+        let mut by_kind: BTreeMap<Kind, Vec<Object>> = BTreeMap::new();
+        for object in objects {
+            by_kind.entry(object.key().kind).or_default().push(object);
+        }
+        for kind in Kind::ALL {
+            state.reset(kind, by_kind.remove(&kind).unwrap_or_default());
+        }
+        state.set_refused_policies(refused);
+        state
     }
 
     /// Adds or replaces an object. An object of the same name and another UID is replaced.

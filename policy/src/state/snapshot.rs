@@ -117,6 +117,11 @@ impl Snapshot {
         self.store.policies.values()
     }
 
+    /// A policy by name.
+    pub fn policy_named(&self, id: &NamespacedName) -> Option<&Arc<NetworkPolicy>> {
+        self.store.policies.get(id)
+    }
+
     /// This cluster as it is where refused policies do not exist: those of manifests, which the API server will not take.
     #[must_use]
     pub fn without_refused(&self) -> Self {
