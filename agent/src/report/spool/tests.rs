@@ -70,6 +70,7 @@ fn entry(position: u64, findings: usize) -> Entry {
             at: Instant(position),
             netns: NetnsCookie(1),
             crossing: Crossing::In,
+            protocol: polproof_policy::Protocol::Tcp,
             source: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
             destination: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2),
             event: Event::Syn { isn: 3 },
