@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use polproof_policy::Snapshot;
+use polproof_policy::{Protocol, Snapshot};
 
 use crate::attempt::{Attempt, Outcome, Phase, Side, Signal, read};
 use crate::expectation::{Call, Tuple};
@@ -29,6 +29,7 @@ use crate::restored::Restored;
 use crate::settings::Settings;
 use crate::table::Attempts;
 use crate::tally::Tally;
+use crate::udp::{Flows, News};
 use crate::witness::{Gap, Inquiry, Question, Testimony};
 
 /// Times of loss remembered.
@@ -41,6 +42,7 @@ pub struct Judge {
     here: Here,
     destination: Attempts,
     source: Attempts,
+    flows: Flows,
     history: History,
     /// Whether the view of the cluster is complete now.
     ready: bool,
@@ -69,12 +71,9 @@ impl Judge {
     pub fn new(here: Here, settings: Settings) -> Self {
         Self {
             here,
-            destination: Attempts::new(
-                Side::Destination,
-                settings.max_attempts,
-                settings.max_early,
-            ),
-            source: Attempts::new(Side::Source, settings.max_attempts, settings.max_early),
+            destination: Attempts::new(Side::Destination, &settings),
+            source: Attempts::new(Side::Source, &settings),
+            flows: Flows::new(&settings),
             history: History::new(&settings),
             ready: false,
             restored_at: None,
@@ -98,6 +97,7 @@ impl Judge {
             self.history.restore(at, snapshot);
         }
         for binding in restored.bindings {
+            self.flows.attached(binding.netns, binding.since);
             self.namespaces.restore(binding, now);
         }
         for record in restored.open {
@@ -108,6 +108,9 @@ impl Judge {
                 _ => self.on_record(record),
             }
         }
+        self.flows.restored(now);
+        self.destination.forget_before(now);
+        self.source.forget_before(now);
         self.ledger
             .restore(restored.unsettled, restored.settled_until);
         self.restored_at = Some(now);
@@ -130,18 +133,32 @@ impl Judge {
     /// Notes a record.
     pub fn on_record(&mut self, record: Record) {
         self.tally.records += 1;
-        match read(&record) {
-            Some((side, key, Signal::Syn)) => self.side(side).syn(key, record.at),
-            Some((side, key, Signal::Answer(outcome))) => {
-                self.side(side).answer(key, outcome, record.at);
-            }
+        let news = match record.protocol {
+            Protocol::Udp => self.flows.read(&record),
+            Protocol::Tcp | Protocol::Sctp => read(&record),
+        };
+        if let Some(news) = news {
+            self.on_news(news, record.at);
+        }
+    }
+
+    fn on_news(&mut self, (side, key, signal): News, at: Instant) {
+        let attempts = self.side(side);
+        match signal {
+            Signal::Syn => attempts.syn(key, at),
+            Signal::Begun { unsure } => attempts.flow(key, at, unsure),
+            Signal::Answer(outcome, told) => attempts.answer(key, outcome, told, at),
+            Signal::GoesOn { forward, .. } => attempts.goes_on(key, at, forward),
             // Only a restart makes these.
-            Some((_, _, Signal::Counted(_))) | None => {}
+            Signal::Counted(_) => {}
         }
     }
 
     /// Notes news of a namespace.
     pub fn on_netns(&mut self, event: &NetnsEvent) {
+        if let NetnsEvent::Attached { netns, since, .. } = event {
+            self.flows.attached(*netns, *since);
+        }
         if self.namespaces.on_event(event) {
             self.history.forget();
         }
@@ -205,6 +222,23 @@ impl Judge {
     /// been read (but for some milliseconds): the same, unless records are waiting.
     pub fn tick(&mut self, now: Instant, horizon: Instant) {
         self.now = self.now.max(now);
+        let Self {
+            flows,
+            destination,
+            source,
+            ..
+        } = self;
+        flows.due(horizon, &mut |(side, key, signal), at| {
+            let attempts = match side {
+                Side::Destination => &mut *destination,
+                Side::Source => &mut *source,
+            };
+            match signal {
+                Signal::Begun { unsure } => attempts.flow(key, at, unsure),
+                Signal::Answer(outcome, told) => attempts.answer(key, outcome, told, at),
+                Signal::Syn | Signal::GoesOn { .. } | Signal::Counted(_) => {}
+            }
+        });
         let mut due = std::mem::take(&mut self.due);
         self.destination.due(horizon, &mut due);
         if self.news && self.waiting {
@@ -451,6 +485,7 @@ impl Judge {
         let bound = self.settings.max_open_records;
         self.destination.open(self.now, bound, &mut records);
         self.source.open(self.now, bound, &mut records);
+        self.flows.open(&mut records);
         records
     }
 
@@ -474,6 +509,7 @@ impl Judge {
         [
             self.destination.next_look(),
             self.source.next_look(),
+            self.flows.next_due(),
             settle,
         ]
         .into_iter()

@@ -7,6 +7,7 @@
 //! It refuses to know the kernel's layout, the wire's and the API server's, and the clock: time
 //! is an argument. `Inconclusive(reason)` is a value here, never an error.
 
+mod answers;
 mod attempt;
 mod denier;
 mod early;
@@ -18,11 +19,13 @@ pub mod judge;
 mod ledger;
 mod namespaces;
 pub mod netns;
+mod recent;
 pub mod record;
 mod restored;
 mod settings;
 mod table;
 mod tally;
+mod udp;
 pub mod witness;
 
 pub use here::Here;

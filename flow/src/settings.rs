@@ -23,6 +23,10 @@ pub struct Settings {
     pub remember: u64,
     /// Attempts remembered, for each of the two sides.
     pub max_remembered: usize,
+    /// How long nothing may have been sent between two ends before a UDP datagram is a new attempt.
+    pub udp_idle: u64,
+    /// UDP flows in memory.
+    pub max_flows: usize,
     /// Questions of others that wait for their answer.
     pub max_questions: usize,
     /// Inquiries of our own under way.
@@ -74,6 +78,8 @@ impl Default for Settings {
             testimony: 10 * Instant::SECOND,
             remember: 120 * Instant::SECOND,
             max_remembered: 131_072,
+            udp_idle: 180 * Instant::SECOND,
+            max_flows: 65_536,
             max_questions: 4_096,
             max_inquiries: 4_096,
             max_watched: 65_536,
