@@ -1,12 +1,13 @@
 //! Views of the cluster over time, and since when each connection's expectation has been what it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use polproof_policy::{Kind, Snapshot, Uid};
 
 use crate::expectation::{Call, Judgement, Tuple, judge, tells_of_allowance};
 use crate::finding::{End, FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
+use crate::memo::Memo;
 use crate::record::Instant;
 use crate::settings::Settings;
 
@@ -29,6 +30,8 @@ pub(crate) struct Expected {
     pub(crate) steady: bool,
     /// Since when at least.
     pub(crate) since: Instant,
+    /// Whether it was otherwise before that.
+    pub(crate) begun: bool,
 }
 
 /// Why an attempt cannot be judged.
@@ -93,7 +96,7 @@ pub(crate) struct History {
     /// Since when the views are up to date: views before it are from before a restart, or from a time in which the
     /// source could not be asked. `None` while they are not.
     live_from: Option<Instant>,
-    memo: Memo,
+    memo: Memo<Tuple, Run>,
     pub(crate) evaluations: u64,
 }
 
@@ -208,6 +211,7 @@ impl History {
                 kind: FindingKind::StartupGap,
                 steady: true,
                 since: at.minus(settings.grace),
+                begun: false,
             });
         }
         expected
@@ -235,6 +239,7 @@ impl History {
                 kind,
                 steady: run.since <= from,
                 since: run.since,
+                begun: run.beginning != Beginning::NotKnown,
             })
         };
         match &run.judgement.call {
@@ -392,6 +397,7 @@ impl History {
             kind,
             steady: constant && since <= from,
             since,
+            begun: false,
         })
     }
 
@@ -491,39 +497,4 @@ fn has_ended(key: &FindingKey, view: &View) -> bool {
     };
     (gone(&key.source) || gone(&key.destination))
         && (tells_of_allowance(key.kind) || key.policies.iter().any(stands))
-}
-
-/// Runs by tuple in two generations: when the young one is full, the old one goes.
-#[derive(Debug)]
-struct Memo {
-    bound: usize,
-    young: HashMap<Tuple, Run>,
-    old: HashMap<Tuple, Run>,
-}
-
-impl Memo {
-    fn new(bound: usize) -> Self {
-        Self {
-            bound: bound.max(1),
-            young: HashMap::new(),
-            old: HashMap::new(),
-        }
-    }
-
-    fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
-    }
-
-    fn take(&mut self, tuple: &Tuple) -> Option<Run> {
-        self.young.remove(tuple).or_else(|| self.old.remove(tuple))
-    }
-
-    fn put(&mut self, tuple: Tuple, run: Run) -> &Run {
-        if self.young.len() >= self.bound {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
-        }
-        self.young.entry(tuple).insert_entry(run).into_mut()
-    }
 }

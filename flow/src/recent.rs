@@ -17,6 +17,7 @@ use crate::attempt::{AttemptKey, Outcome};
 use crate::record::{Instant, NetnsCookie};
 use crate::witness::Seen;
 
+mod begun;
 mod find;
 
 pub(crate) use find::{Match, SLACK, UDP_HELD};

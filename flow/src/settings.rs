@@ -11,7 +11,7 @@ pub struct Settings {
     pub settle: u64,
     /// How long after an attempt its expectation must stay constant; at most `settle` is used.
     pub aftermath: u64,
-    /// How long an attempt waits for the identity of its namespace or the first view of the cluster.
+    /// How long an attempt waits for the identity of its namespace, the first view of the cluster, or the address of a new pod.
     pub identify: u64,
     /// How long after a restart the view of before may be judged by, provisionally.
     pub stale_view: u64,
@@ -61,7 +61,8 @@ impl Settings {
     pub(crate) fn retention(&self) -> u64 {
         self.grace
             .saturating_add(self.settle)
-            .saturating_add(self.identify.saturating_mul(2))
+            .saturating_add(self.late)
+            .saturating_add(self.identify)
             .saturating_add(10 * Instant::SECOND)
     }
 }
@@ -72,7 +73,7 @@ impl Default for Settings {
             grace: 30 * Instant::SECOND,
             settle: 10 * Instant::SECOND,
             aftermath: 5 * Instant::SECOND,
-            identify: 10 * Instant::SECOND,
+            identify: 30 * Instant::SECOND,
             stale_view: 60 * Instant::SECOND,
             late: 10 * Instant::SECOND,
             testimony: 10 * Instant::SECOND,

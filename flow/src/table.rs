@@ -159,6 +159,12 @@ impl Attempts {
         self.slot_mut(slot)
     }
 
+    /// How far an attempt is, if it is in the table.
+    pub(crate) fn phase(&self, key: &AttemptKey) -> Option<Phase> {
+        let slot = *self.index.get(key)?;
+        self.slot(slot).map(|attempt| attempt.phase)
+    }
+
     pub(crate) fn slot(&self, slot: u32) -> Option<&Attempt> {
         self.slots.get(slot as usize)?.as_ref()
     }
