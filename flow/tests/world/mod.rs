@@ -11,6 +11,8 @@
     missing_docs
 )]
 
+pub mod pair;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
