@@ -95,30 +95,18 @@ fn without_the_other_agent_one_witness_has_to_do() {
 }
 
 #[test]
-fn a_pod_that_shows_anothers_address_is_named_itself() {
-    // The friend's packets come with the client's address.
-    let mut nodes = Nodes::new(&two_nodes());
-    nodes.run(100.0);
-    let packet = nodes.next_tag();
-    let sock = |text: &str, port| std::net::SocketAddr::new(ip(text), port);
-    nodes.leave(
-        NEIGHBOUR,
-        packet,
-        sock(NEIGHBOUR.1, 4_000),
-        sock("192.168.0.1", 30_080),
-        Fate::Accepted,
-    );
-    nodes.arrive(
-        SERVER,
-        packet,
-        sock("192.168.0.1", 61_000),
-        sock(SERVER.1, 80),
-        Fate::Accepted,
-    );
-    nodes.run(125.0);
-    // It seems to come from the other node, which knows nothing of it.
-    assert!(nodes.books[B].findings.is_empty());
-    assert_eq!(nodes.books[B].reasons(), [(Reason::SourceIsNode, 1)]);
+fn a_pod_of_the_same_node_is_known_by_ourselves_whatever_its_address() {
+    for seen_as in ["192.168.0.1", "10.99.0.1", "192.168.0.2"] {
+        let mut nodes = Nodes::new(&two_nodes());
+        // Nobody has to be asked.
+        nodes.reachable = [false, false];
+        nodes.run(100.0);
+        nodes.translated(NEIGHBOUR, SERVER, ("192.168.0.1", 30_080), seen_as, Fate::Accepted);
+        nodes.run(125.0);
+        let (key, sum) = nodes.books[B].only();
+        assert_eq!(name(&key.source), "neighbour", "{seen_as}");
+        assert_eq!((sum.settled, sum.witnessed), (1, 1), "{seen_as}");
+    }
 }
 
 #[test]
