@@ -228,7 +228,7 @@ impl Judge {
             source,
             ..
         } = self;
-        flows.due(horizon, &mut |(side, key, signal), at| {
+        flows.due(now, horizon, &mut |(side, key, signal), at| {
             let attempts = match side {
                 Side::Destination => &mut *destination,
                 Side::Source => &mut *source,
@@ -307,7 +307,8 @@ impl Judge {
     /// The verdict on an attempt that arrived at a pod.
     fn judge(&mut self, attempt: &Attempt, outcome: Outcome) -> Decision {
         let (client, server) = (attempt.key.client, attempt.key.server);
-        if self.here.has(client.ip()) {
+        // Two ends that open a connection together make one attempt each, and answer the other's.
+        if self.here.has(client.ip()) || self.source.recent().crossed_by(attempt) {
             self.tally.exempt += 1;
             return Decision::Done;
         }
@@ -383,7 +384,7 @@ impl Judge {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
             Phase::Open | Phase::Counted => return,
         };
-        if !self.has_view(attempt.first) {
+        if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {
             return;
         }
         let Witness::Of(uid) = self.namespaces.witness(attempt.key.netns, attempt.first) else {

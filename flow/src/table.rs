@@ -456,6 +456,24 @@ mod tests {
     }
 
     #[test]
+    fn a_number_chosen_again_is_another_attempt_even_if_nobody_has_looked_meanwhile() {
+        let mut table = small(Side::Destination);
+        let mut due = Vec::new();
+        table.syn(key(1), at(0));
+        table.answer(key(1), Outcome::Accepted, Told::Plain, at(1));
+        table.due(at(2), &mut due);
+        table.close(due[0]);
+        table.syn(key(1), at(2_900));
+        assert_eq!(table.begun(), 1);
+        table.syn(key(1), at(60_000));
+        assert_eq!((table.begun(), table.len()), (2, 1));
+        table.due(at(62_000), &mut due);
+        let attempt = table.slot(due[0]).unwrap();
+        assert_eq!((attempt.first, attempt.syns), (at(60_000), 1));
+        assert_eq!(attempt.phase, Phase::Ended(Outcome::Silent));
+    }
+
+    #[test]
     fn an_answer_does_not_wait_long_for_its_syn() {
         let mut table = small(Side::Destination);
         let mut due = Vec::new();

@@ -24,7 +24,7 @@ use crate::settings::Settings;
 /// For how long the kernel says nothing of a tuple after a record of it.
 const HELD: u64 = 30 * Instant::SECOND;
 /// Namespaces that are attached to so soon after the start were there before.
-const START: u64 = 10 * Instant::SECOND;
+const START: u64 = 30 * Instant::SECOND;
 /// The lowest port that Linux gives to a client that asks for none.
 const EPHEMERAL: u16 = 32_768;
 
@@ -323,8 +323,13 @@ impl Flows {
 
     /// Announces the flows that began: their attempts, and the answers to them. Nothing older than `horizon` may come any more, but for
     /// [`SKEW`].
-    pub(crate) fn due(&mut self, horizon: Instant, announce: &mut dyn FnMut(News, Instant)) {
-        self.started.get_or_insert(horizon);
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        horizon: Instant,
+        announce: &mut dyn FnMut(News, Instant),
+    ) {
+        self.started.get_or_insert(now);
         let flows = &mut self.flows;
         self.young.retain(|tuple| {
             let Some(flow) = flows.get_mut(tuple) else {
@@ -450,3 +455,6 @@ impl Flows {
         self.insert(tuple, flow);
     }
 }
+
+#[cfg(test)]
+mod tests;

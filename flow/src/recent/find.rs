@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use polproof_policy::Protocol;
 
 use super::{CLIENT, NETNS, Recent, Remembered, TAG, WALK, chains};
+use crate::attempt::{Attempt, Outcome, Phase};
 use crate::record::{Instant, NetnsCookie};
 use crate::witness::{Gap, Question, Side};
 
@@ -108,7 +109,9 @@ impl Recent {
     fn look_by_client(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
         let (exact, like) = chains(question.protocol, 0, question.client, question.server);
         let mut best: Option<(_, &Remembered)> = None;
-        let mut unclear = None;
+        let mut hidden = None;
+        let mut other = None;
+        let mut ambiguous = false;
         let mut left = WALK;
         // Who sent it is told by any packet of the flow; that it was delivered then, by one of that time only.
         let before = match question.side {
@@ -121,8 +124,7 @@ impl Recent {
         ];
         for (_, entry) in walks.into_iter().flatten() {
             if left == 0 {
-                unclear = Some(Gap::Overloaded);
-                break;
+                return Match::Unclear(Gap::Overloaded);
             }
             left -= 1;
             if entry.protocol != Protocol::Udp
@@ -140,28 +142,26 @@ impl Recent {
                 continue;
             }
             if !overlaps(entry, question, before, SLACK) {
-                unclear = unclear.or(Some(Gap::NotSampled));
+                hidden = Some(Gap::NotSampled);
                 continue;
             }
             let rank = (
-                same_client,
+                same_client && same_port,
                 same_port,
                 std::cmp::Reverse(entry.first.0.abs_diff(question.first.0)),
             );
-            match &best {
-                // One socket that talks to two servers behind one address: which of them was it?
-                Some((_, held)) if held.server_port != entry.server_port && !same_port => {
-                    unclear = Some(Gap::Overloaded);
-                }
-                Some((held, _)) if *held >= rank => {}
-                _ => best = Some((rank, entry)),
+            // One socket that talks to two servers behind one address: which of them was it?
+            if !same_port && *other.get_or_insert(entry.server_port) != entry.server_port {
+                ambiguous = true;
+            }
+            if best.as_ref().is_none_or(|(held, _)| rank > *held) {
+                best = Some((rank, entry));
             }
         }
-        match (best, unclear) {
-            (_, Some(Gap::Overloaded)) => Match::Unclear(Gap::Overloaded),
-            (Some((_, found)), _) => Match::Seen(found),
-            (None, Some(gap)) => Match::Unclear(gap),
-            (None, None) => Match::Nothing,
+        match best {
+            Some(((_, false, _), _)) if ambiguous => Match::Unclear(Gap::NotSampled),
+            Some((_, found)) => Match::Seen(found),
+            None => hidden.map_or(Match::Nothing, Match::Unclear),
         }
     }
 
@@ -208,7 +208,7 @@ impl Recent {
     }
 
     /// What was written down of a namespace since `from`, the latest first.
-    fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = &Remembered> {
+    pub(super) fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = &Remembered> {
         let latest = self.latest.get(&netns).copied();
         let start = latest.unwrap_or_else(|| self.next.wrapping_sub(u32::MAX / 2));
         // Records of two CPUs, and those read again after a restart, are not quite in order.
@@ -221,33 +221,52 @@ impl Recent {
             })
     }
 
-    /// Whether a SYN into a pod at that time crossed one that the pod had sent itself, between the same two ports: the two ends open one
-    /// connection together, and this is no second one.
-    pub(crate) fn crossed(
-        &self,
-        netns: NetnsCookie,
-        protocol: Protocol,
-        own: std::net::SocketAddr,
-        peer: std::net::SocketAddr,
-        at: Instant,
-    ) -> bool {
-        if protocol == Protocol::Udp {
+    /// Of the memory of departures: whether a SYN into a pod crossed one that the pod had sent itself between the same two ports. The two
+    /// ends open one connection together, and this is no second one.
+    pub(crate) fn crossed_by(&self, arrival: &Attempt) -> bool {
+        self.mirrors(arrival, |own| {
+            let over = own
+                .answered()
+                .unwrap_or_else(|| given_up(own.first(), own.last()));
+            (own.first()..=over).contains(&arrival.first)
+        })
+    }
+
+    /// Of the memory of arrivals: whether a SYN out of a pod was crossed by one from the other end, before anything answered it.
+    pub(crate) fn crosses(&self, departure: &Attempt) -> bool {
+        let over = match departure.phase {
+            Phase::Ended(outcome) | Phase::Waiting(outcome, _) if outcome != Outcome::Silent => {
+                departure.answered
+            }
+            _ => given_up(departure.first, departure.last),
+        };
+        self.mirrors(departure, |other| {
+            (departure.first..=over).contains(&other.first())
+        })
+    }
+
+    fn mirrors(&self, attempt: &Attempt, when: impl Fn(&Remembered) -> bool) -> bool {
+        let key = &attempt.key;
+        if key.protocol == Protocol::Udp {
             return false;
         }
-        let (_, client) = chains(protocol, 0, own, peer);
+        let (_, client) = chains(key.protocol, 0, key.server, key.client);
         self.walk(CLIENT, self.head(CLIENT, &client))
             .take(WALK)
-            .map(|(_, entry)| entry)
-            .any(|entry| {
-                entry.netns == netns
-                    && entry.protocol == protocol
-                    && entry.client() == own
-                    && entry.server() == peer
-                    && entry.first <= at
-                    && entry.last().plus(NEAR) >= at
-                    && entry.answered().is_none_or(|answered| answered >= at)
+            .any(|(_, entry)| {
+                entry.netns == key.netns
+                    && entry.protocol == key.protocol
+                    && entry.client() == key.server
+                    && entry.server() == key.client
+                    && when(entry)
             })
     }
+}
+
+/// When a sender that was not answered has surely given up: it waits 1 s (of SCTP 3 s), then twice as long each time.
+fn given_up(first: Instant, last: Instant) -> Instant {
+    last.plus(last.since(first).saturating_mul(2))
+        .plus(4 * Instant::SECOND)
 }
 
 /// Whether an attempt was there between the asked moments, give or take.
