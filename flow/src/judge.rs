@@ -548,6 +548,10 @@ impl Judge {
         Tally {
             attempts: self.destination.begun() + self.source.begun(),
             held: self.destination.len() + self.source.len(),
+            remembered: self.destination.recent().len() + self.source.recent().len(),
+            forgotten: self.destination.recent().evicted() + self.source.recent().evicted(),
+            flows: self.flows.len(),
+            flows_evicted: self.flows.evicted(),
             unsettled: self.ledger.unsettled(),
             unreported: self.ledger.keys(),
             ..self.tally

@@ -13,6 +13,14 @@ pub struct Tally {
     pub evicted: u64,
     /// Attempts in memory.
     pub held: usize,
+    /// Attempts remembered for the questions of others.
+    pub remembered: usize,
+    /// Attempts forgotten sooner than meant, for want of room.
+    pub forgotten: u64,
+    /// UDP flows in memory.
+    pub flows: usize,
+    /// UDP flows forgotten for want of room.
+    pub flows_evicted: u64,
     /// Groups of attempts not judged for good.
     pub unsettled: usize,
     /// Findings waiting to be reported.
