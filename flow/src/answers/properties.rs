@@ -14,8 +14,7 @@ use crate::attempt::sides::Sides;
 use crate::record::{Crossing, Event, Record};
 use crate::settings::Settings;
 
-const SERVERS: [(&str, NetnsCookie); 2] =
-    [("10.1.0.2", SERVER_NETNS), ("10.1.0.3", OTHER_NETNS)];
+const SERVERS: [(&str, NetnsCookie); 2] = [("10.1.0.2", SERVER_NETNS), ("10.1.0.3", OTHER_NETNS)];
 const NODE: &str = "192.168.0.2";
 const SERVICE: &str = "10.96.0.1";
 

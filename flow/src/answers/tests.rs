@@ -58,8 +58,7 @@ impl Knowledge for Cluster {
     }
 
     fn gap(&self, netns: NetnsCookie, _: Instant, _: Instant) -> Option<Gap> {
-        self.gap
-            .and_then(|(of, gap)| (of == netns).then_some(gap))
+        self.gap.and_then(|(of, gap)| (of == netns).then_some(gap))
     }
 
     fn lost(&self, from: Instant, to: Instant) -> Option<Gap> {
@@ -122,11 +121,7 @@ pub(super) fn question(key: &AttemptKey, ms: u64) -> Question {
 }
 
 /// What is said of a question at last, and when (ms), by a memory of these attempts (each with its time and outcome).
-fn said_by(
-    cluster: &Cluster,
-    recent: &Recent,
-    question: &Question,
-) -> (Testimony, u64) {
+fn said_by(cluster: &Cluster, recent: &Recent, question: &Question) -> (Testimony, u64) {
     let empty = Recent::new(1, u64::MAX);
     let memories = match question.side {
         Side::Destination => Memories {
@@ -365,13 +360,25 @@ fn a_datagram_hidden_behind_an_earlier_one_is_neither_seen_nor_unseen() {
         // Another socket of the client, in the same tuple.
         ("10.2.0.1:40001", "10.1.0.2:53", 60_001, "seen", "seen"),
         (CLIENT, "10.1.0.2:53", 57_000, "hidden", "hidden"),
-        (CLIENT, "10.1.0.2:53", 29_001, "hidden", "hidden"),
-        (CLIENT, "10.1.0.2:53", 28_900, "not seen", "not seen"),
+        (CLIENT, "10.1.0.2:53", 28_000, "hidden", "hidden"),
+        (CLIENT, "10.1.0.2:53", 27_999, "not seen", "not seen"),
         // Another port of the pod: the Service may mean it.
         (CLIENT, "10.1.0.2:5353", 60_001, "not seen", "seen"),
-        ("10.2.0.1:40001", "10.1.0.2:5353", 60_001, "not seen", "hidden"),
+        (
+            "10.2.0.1:40001",
+            "10.1.0.2:5353",
+            60_001,
+            "not seen",
+            "hidden",
+        ),
         // Somebody else; somebody who may be anybody.
-        ("10.2.0.2:40000", "10.1.0.2:53", 60_001, "not seen", "not seen"),
+        (
+            "10.2.0.2:40000",
+            "10.1.0.2:53",
+            60_001,
+            "not seen",
+            "not seen",
+        ),
         (NODE, "10.1.0.2:53", 40_000, "hidden", "hidden"),
         (NODE, "10.1.0.2:53", 20_000, "not seen", "not seen"),
     ] {

@@ -1,5 +1,7 @@
 //! Both sides of a node and its flows, as the judge keeps them, for tests.
 
+#![allow(clippy::panic)]
+
 use std::collections::BTreeMap;
 
 use polproof_policy::Protocol;

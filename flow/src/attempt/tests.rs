@@ -5,6 +5,8 @@
     clippy::wildcard_imports
 )]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::sides::{Ends, Sides};
@@ -86,18 +88,48 @@ fn an_init_is_answered_by_an_init_ack_refused_by_an_abort_and_repeated() {
     for side in [Side::Destination, Side::Source] {
         let first = there(side, &k, 0, init);
         for (records, syns, expected) in [
-            (vec![first, back(side, &k, 1, Event::InitAck { tag: 9 })], 1, Accepted),
-            (vec![first, back(side, &k, 1, Event::Abort { tag: 9 })], 1, Refused),
-            // Of another association.
-            (vec![first, back(side, &k, 1, Event::InitAck { tag: 8 })], 1, Silent),
-            (vec![first, back(side, &k, 1, Event::Abort { tag: 8 })], 1, Silent),
-            // Of another transport.
             (
-                vec![first, back(side, &k, 1, Event::SynAck { acknowledgement: 10 })],
+                vec![first, back(side, &k, 1, Event::InitAck { tag: 9 })],
+                1,
+                Accepted,
+            ),
+            (
+                vec![first, back(side, &k, 1, Event::Abort { tag: 9 })],
+                1,
+                Refused,
+            ),
+            // Of another association.
+            (
+                vec![first, back(side, &k, 1, Event::InitAck { tag: 8 })],
                 1,
                 Silent,
             ),
-            (vec![first, icmp(side, &k, 1, "192.168.0.1", (3, 13))], 1, Unreachable),
+            (
+                vec![first, back(side, &k, 1, Event::Abort { tag: 8 })],
+                1,
+                Silent,
+            ),
+            // Of another transport.
+            (
+                vec![
+                    first,
+                    back(
+                        side,
+                        &k,
+                        1,
+                        Event::SynAck {
+                            acknowledgement: 10,
+                        },
+                    ),
+                ],
+                1,
+                Silent,
+            ),
+            (
+                vec![first, icmp(side, &k, 1, "192.168.0.1", (3, 13))],
+                1,
+                Unreachable,
+            ),
         ] {
             assert_eq!(ends(&records), [(9, at(0), syns, expected)], "{records:?}");
         }
@@ -160,7 +192,9 @@ fn what_belongs_to_another_connection_answers_nothing() {
     for side in [Side::Destination, Side::Source] {
         for event in [
             Event::SynAck { acknowledgement: 9 },
-            Event::SynAck { acknowledgement: 11 },
+            Event::SynAck {
+                acknowledgement: 11,
+            },
             rst(9, true),
             rst(10, false),
             rst(77_777, true),
@@ -171,12 +205,23 @@ fn what_belongs_to_another_connection_answers_nothing() {
                 there(side, &k, 0, Event::Syn { isn: 9 }),
                 back(side, &k, 1, event),
             ];
-            assert_eq!(ends(&records), [(9, at(0), 1, Outcome::Silent)], "{event:?}");
+            assert_eq!(
+                ends(&records),
+                [(9, at(0), 1, Outcome::Silent)],
+                "{event:?}"
+            );
         }
         // Of the client, after it was accepted.
         let records = [
             there(side, &k, 0, Event::Syn { isn: 9 }),
-            back(side, &k, 1, Event::SynAck { acknowledgement: 10 }),
+            back(
+                side,
+                &k,
+                1,
+                Event::SynAck {
+                    acknowledgement: 10,
+                },
+            ),
             there(side, &k, 2, rst(10, true)),
         ];
         assert_eq!(ends(&records), [(9, at(0), 1, Outcome::Accepted)]);
@@ -194,7 +239,14 @@ fn what_belongs_to_another_connection_answers_nothing() {
 fn a_number_that_is_chosen_again_long_after_is_another_attempt() {
     let k = key(Protocol::Tcp, 9);
     let syn = |ms| there(Side::Destination, &k, ms, Event::Syn { isn: 9 });
-    let accepted = back(Side::Destination, &k, 1, Event::SynAck { acknowledgement: 10 });
+    let accepted = back(
+        Side::Destination,
+        &k,
+        1,
+        Event::SynAck {
+            acknowledgement: 10,
+        },
+    );
     let refused = |ms| {
         let event = Event::Rst {
             sequence: 0,
@@ -220,7 +272,11 @@ fn a_number_that_is_chosen_again_long_after_is_another_attempt() {
         client: "10.1.0.1:40001".parse().unwrap(),
         ..k
     };
-    let records = [syn(0), there(Side::Destination, &other, 1, Event::Syn { isn: 9 }), accepted];
+    let records = [
+        syn(0),
+        there(Side::Destination, &other, 1, Event::Syn { isn: 9 }),
+        accepted,
+    ];
     assert_eq!(
         ends(&records),
         [
@@ -289,14 +345,18 @@ fn records(plans: &[Plan]) -> Vec<Record> {
     for (n, plan) in (1_u32..).zip(plans) {
         let tag = if plan.protocol == Protocol::Udp { 0 } else { n };
         let k = AttemptKey {
-            client: format!("10.9.0.{}:{}", plan.client, 40_000 + n).parse().unwrap(),
+            client: format!("10.9.{}.{n}:{}", plan.client, 40_000 + n)
+                .parse()
+                .unwrap(),
             tag,
             ..key(plan.protocol, tag)
         };
         let (begin, accept, refuse) = match plan.protocol {
             Protocol::Tcp => (
                 Event::Syn { isn: tag },
-                Event::SynAck { acknowledgement: tag + 1 },
+                Event::SynAck {
+                    acknowledgement: tag + 1,
+                },
                 Event::Rst {
                     sequence: 0,
                     acknowledgement: tag + 1,
@@ -311,7 +371,11 @@ fn records(plans: &[Plan]) -> Vec<Record> {
             ),
             Protocol::Udp => (Event::Datagram, Event::Datagram, Event::Datagram),
         };
-        let again = if plan.protocol == Protocol::Sctp { 3_000 } else { 1_000 };
+        let again = if plan.protocol == Protocol::Sctp {
+            3_000
+        } else {
+            1_000
+        };
         let (side, ms) = (plan.side, plan.ms);
         records.push(there(side, &k, ms, begin));
         match plan.end {
@@ -332,11 +396,7 @@ fn records(plans: &[Plan]) -> Vec<Record> {
 }
 
 /// The ends, if each record is read so many milliseconds late; and, if asked, with restarts after those ticks.
-fn ends_of(
-    records: &[Record],
-    late: impl Fn(usize) -> u64,
-    restarts: &[u64],
-) -> Ends {
+fn ends_of(records: &[Record], late: impl Fn(usize) -> u64, restarts: &[u64]) -> Ends {
     let settings = Settings::default();
     let mut read: Vec<(Instant, &Record)> = records
         .iter()
@@ -360,7 +420,7 @@ fn ends_of(
 }
 
 /// How many SYNs there were when it ended depends on when it was looked at; everything else does not.
-fn told(ends: Ends) -> Vec<((Side, AttemptKey, Instant), (bool, Outcome))> {
+fn told(ends: Ends) -> BTreeMap<(Side, AttemptKey, Instant), (bool, Outcome)> {
     ends.into_iter()
         .map(|(key, (_, unsure, outcome))| (key, (unsure, outcome)))
         .collect()

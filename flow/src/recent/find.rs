@@ -18,8 +18,8 @@ use crate::witness::{Gap, Question, Side};
 
 /// How wrong the times in a question may be.
 pub(crate) const SLACK: u64 = 2 * Instant::SECOND;
-/// For how long the kernel says nothing of a UDP tuple after a record of it, and a second for its clock's sake.
-pub(crate) const UDP_HELD: u64 = 31 * Instant::SECOND;
+/// For how long the kernel says nothing of a UDP tuple after a record of it, if the times in the question are as wrong as they may be.
+pub(crate) const UDP_HELD: u64 = 30 * Instant::SECOND + SLACK;
 /// A match of the tag that misses the asked time by less is no chance, but the times are wrong.
 const NEAR: u64 = 30 * Instant::SECOND;
 /// The longest walk along the attempts of one namespace.
@@ -136,9 +136,8 @@ impl Recent {
             }
             let same_port = entry.server_port == question.server.port();
             let same_client = entry.client_port == question.client.port();
-            if entry.server == question.server.ip() && !same_port
-                || !same_port && !same_client
-            {
+            let translated = entry.server != question.server.ip();
+            if !same_port && !(translated && same_client) {
                 continue;
             }
             if !overlaps(entry, question, before, SLACK) {
@@ -181,8 +180,8 @@ impl Recent {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);
-            let server = entry.server_port == question.server.port()
-                || entry.server != question.server.ip();
+            let server =
+                entry.server_port == question.server.port() || entry.server != question.server.ip();
             if client && server {
                 return Some(Gap::NotSampled);
             }
@@ -198,17 +197,19 @@ impl Recent {
         to: Instant,
     ) -> impl Iterator<Item = &Remembered> {
         use crate::witness::Seen::{Accepted, Refused};
-        self.of(netns, from)
-            .take(NETNS_WALK)
-            .filter(move |entry| {
-                !entry.goes_on
-                    && matches!(entry.outcome, Accepted | Refused)
-                    && (from..=to).contains(&entry.first)
-            })
+        self.of(netns, from).take(NETNS_WALK).filter(move |entry| {
+            !entry.goes_on
+                && matches!(entry.outcome, Accepted | Refused)
+                && (from..=to).contains(&entry.first)
+        })
     }
 
     /// What was written down of a namespace since `from`, the latest first.
-    pub(super) fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = &Remembered> {
+    pub(super) fn of(
+        &self,
+        netns: NetnsCookie,
+        from: Instant,
+    ) -> impl Iterator<Item = &Remembered> {
         let latest = self.latest.get(&netns).copied();
         let start = latest.unwrap_or_else(|| self.next.wrapping_sub(u32::MAX / 2));
         // Records of two CPUs, and those read again after a restart, are not quite in order.

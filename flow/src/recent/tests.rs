@@ -83,10 +83,7 @@ fn age_is_forgotten_too() {
     assert_eq!(recent.len(), 0);
     // Still in order after that.
     recent.begin(&key(1, 1), at(1_000_000), false);
-    assert!(seen(
-        &recent,
-        &ask(&key(1, 1), 1_000_000, 1_000_000)
-    ));
+    assert!(seen(&recent, &ask(&key(1, 1), 1_000_000, 1_000_000)));
 }
 
 #[test]

@@ -56,17 +56,25 @@ fn told(flows: &mut Flows, records: &[Record]) -> Vec<(Instant, Side, SocketAddr
     let mut told = Vec::new();
     for record in records {
         // As a horizon is: everything before has been read, but for the skew.
-        flows.due(record.at, record.at.minus(SKEW), &mut |(side, key, signal), at| {
-            told.push((at, side, key.client, signal));
-        });
+        flows.due(
+            record.at,
+            record.at.minus(SKEW),
+            &mut |(side, key, signal), at| {
+                told.push((at, side, key.client, signal));
+            },
+        );
         if let Some((side, key, signal)) = flows.read(record) {
             told.push((record.at, side, key.client, signal));
         }
     }
     let end = records.iter().map(|record| record.at).max().unwrap();
-    flows.due(end.plus(SKEW), end.plus(SKEW), &mut |(side, key, signal), at| {
-        told.push((at, side, key.client, signal));
-    });
+    flows.due(
+        end.plus(SKEW),
+        end.plus(SKEW),
+        &mut |(side, key, signal), at| {
+            told.push((at, side, key.client, signal));
+        },
+    );
     told
 }
 
@@ -244,7 +252,9 @@ fn memory_is_bounded_and_what_is_silent_is_forgotten() {
         assert!(flows.len() <= 100 && flows.order.len() <= 100);
     }
     for _ in 0..3 {
-        flows.due(at(1_000_000), at(1_000_000), &mut |_, _| panic!("nothing is young"));
+        flows.due(at(1_000_000), at(1_000_000), &mut |_, _| {
+            panic!("nothing is young")
+        });
     }
     assert_eq!((flows.len(), flows.order.len()), (0, 0));
     assert!(flows.next_due().is_none());
