@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use polproof_policy::{Protocol, Snapshot};
 
-use crate::attempt::{Attempt, Outcome, Phase, Side, Signal, read};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, Signal, read};
 use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, End, FindingDelta, InconclusiveReason, Report, Sample};
 use crate::here::Here;
@@ -198,6 +198,7 @@ impl Judge {
         if lost == 0 {
             return;
         }
+        self.flows.lost(at);
         let from = at.minus(Instant::SECOND);
         if let Some((_, to)) = self.losses.back_mut()
             && *to >= from
@@ -228,7 +229,7 @@ impl Judge {
             source,
             ..
         } = self;
-        flows.due(now, horizon, &mut |(side, key, signal), at| {
+        flows.due(horizon, &mut |(side, key, signal), at| {
             let attempts = match side {
                 Side::Destination => &mut *destination,
                 Side::Source => &mut *source,
@@ -308,7 +309,7 @@ impl Judge {
     fn judge(&mut self, attempt: &Attempt, outcome: Outcome) -> Decision {
         let (client, server) = (attempt.key.client, attempt.key.server);
         // Two ends that open a connection together make one attempt each, and answer the other's.
-        if self.here.has(client.ip()) || self.source.recent().crossed_by(attempt) {
+        if self.here.has(client.ip()) || self.crossed(attempt) {
             self.tally.exempt += 1;
             return Decision::Done;
         }
@@ -345,6 +346,20 @@ impl Judge {
         };
         self.ledger.inconclusive(reason, 1);
         Decision::Done
+    }
+
+    /// Whether the pod had sent a SYN the other way, unanswered yet.
+    fn crossed(&self, attempt: &Attempt) -> bool {
+        let AttemptKey {
+            netns,
+            protocol,
+            client,
+            server,
+            ..
+        } = attempt.key;
+        self.source
+            .recent()
+            .crossed(netns, protocol, server, client, attempt.first)
     }
 
     fn verdict(
