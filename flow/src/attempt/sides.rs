@@ -66,8 +66,7 @@ impl Sides {
     pub(crate) fn tick(&mut self, now: Instant) {
         self.now = now;
         let mut begun = Vec::new();
-        self.flows
-            .due(now, now, &mut |news, at| begun.push((news, at)));
+        self.flows.due(now, &mut |news, at| begun.push((news, at)));
         for (news, at) in begun {
             self.news(news, at);
         }

@@ -7,7 +7,7 @@
 //! the last half minute hides the datagram asked about, a client that may be somebody else hides everybody, and what cannot be told apart is
 //! unclear.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use polproof_policy::Protocol;
 
@@ -137,7 +137,7 @@ impl Recent {
             let same_port = entry.server_port == question.server.port();
             let same_client = entry.client_port == question.client.port();
             let translated = entry.server != question.server.ip();
-            if !same_port && !(translated && same_client) {
+            if !(same_port || translated && same_client) {
                 continue;
             }
             if !overlaps(entry, question, before, SLACK) {
@@ -222,14 +222,21 @@ impl Recent {
             })
     }
 
-    /// Of the memory of departures: whether a SYN into a pod crossed one that the pod had sent itself between the same two ports. The two
-    /// ends open one connection together, and this is no second one.
-    pub(crate) fn crossed_by(&self, arrival: &Attempt) -> bool {
-        self.mirrors(arrival, |own| {
-            let over = own
+    /// Of the memory of departures: whether a SYN into a pod at that time crossed one that the pod had sent itself between the same two
+    /// ports. The two ends open one connection together, and this is no second one.
+    pub(crate) fn crossed(
+        &self,
+        netns: NetnsCookie,
+        protocol: Protocol,
+        own: SocketAddr,
+        peer: SocketAddr,
+        at: Instant,
+    ) -> bool {
+        self.between(netns, protocol, own, peer).any(|entry| {
+            let over = entry
                 .answered()
-                .unwrap_or_else(|| given_up(own.first(), own.last()));
-            (own.first()..=over).contains(&arrival.first)
+                .unwrap_or_else(|| given_up(entry.first(), entry.last()));
+            (entry.first()..=over).contains(&at)
         })
     }
 
@@ -241,25 +248,29 @@ impl Recent {
             }
             _ => given_up(departure.first, departure.last),
         };
-        self.mirrors(departure, |other| {
-            (departure.first..=over).contains(&other.first())
-        })
+        let key = &departure.key;
+        self.between(key.netns, key.protocol, key.server, key.client)
+            .any(|other| (departure.first..=over).contains(&other.first()))
     }
 
-    fn mirrors(&self, attempt: &Attempt, when: impl Fn(&Remembered) -> bool) -> bool {
-        let key = &attempt.key;
-        if key.protocol == Protocol::Udp {
-            return false;
-        }
-        let (_, client) = chains(key.protocol, 0, key.server, key.client);
-        self.walk(CLIENT, self.head(CLIENT, &client))
+    /// Attempts with a handshake between these two ends, the latest first.
+    fn between(
+        &self,
+        netns: NetnsCookie,
+        protocol: Protocol,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> impl Iterator<Item = &Remembered> {
+        let (_, chain) = chains(protocol, 0, client, server);
+        self.walk(CLIENT, self.head(CLIENT, &chain))
             .take(WALK)
-            .any(|(_, entry)| {
-                entry.netns == key.netns
-                    && entry.protocol == key.protocol
-                    && entry.client() == key.server
-                    && entry.server() == key.client
-                    && when(entry)
+            .map(|(_, entry)| entry)
+            .filter(move |entry| {
+                protocol != Protocol::Udp
+                    && entry.netns == netns
+                    && entry.protocol == protocol
+                    && entry.client() == client
+                    && entry.server() == server
             })
     }
 }

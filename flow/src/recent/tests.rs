@@ -195,6 +195,17 @@ fn controls_are_answered_attempts_of_that_pod_and_time() {
     assert_eq!(controls, [(2, at(1_000)), (2, at(0))]);
 }
 
+fn crossed(departures: &Recent, arrival: &AttemptKey, ms: u64) -> bool {
+    let AttemptKey {
+        netns,
+        protocol,
+        client,
+        server,
+        ..
+    } = *arrival;
+    departures.crossed(netns, protocol, server, client, at(ms))
+}
+
 #[test]
 fn two_ends_that_open_one_connection_cross() {
     let mut departures = Recent::new(64, u64::MAX);
@@ -208,12 +219,8 @@ fn two_ends_that_open_one_connection_cross() {
     let place = departures.begin(&out, at(100), false);
     departures.answered(place, &out, Outcome::Accepted, at(120));
     arrivals.begin(&mirrored, at(110), false);
-    for (ms, crossed) in [(110, true), (90, false), (130, false)] {
-        assert_eq!(
-            departures.crossed_by(&Attempt::begin(mirrored, at(ms))),
-            crossed,
-            "{ms}"
-        );
+    for (ms, expected) in [(110, true), (90, false), (130, false)] {
+        assert_eq!(crossed(&departures, &mirrored, ms), expected, "{ms}");
     }
     // The other namespace, another port.
     for other in [
@@ -226,7 +233,7 @@ fn two_ends_that_open_one_connection_cross() {
             ..mirrored
         },
     ] {
-        assert!(!departures.crossed_by(&Attempt::begin(other, at(110))));
+        assert!(!crossed(&departures, &other, 110));
     }
     let mut departure = Attempt::begin(out, at(100));
     assert!(arrivals.crosses(&departure));

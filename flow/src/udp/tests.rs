@@ -47,7 +47,7 @@ fn error(crossing: Crossing, reporter: &str, code: u8, ms: u64) -> Record {
 
 fn flows() -> Flows {
     let mut flows = Flows::new(&Settings::default());
-    flows.due(Instant(0), Instant(0), &mut |_, _| ());
+    flows.due(Instant(0), &mut |_, _| ());
     flows
 }
 
@@ -56,25 +56,17 @@ fn told(flows: &mut Flows, records: &[Record]) -> Vec<(Instant, Side, SocketAddr
     let mut told = Vec::new();
     for record in records {
         // As a horizon is: everything before has been read, but for the skew.
-        flows.due(
-            record.at,
-            record.at.minus(SKEW),
-            &mut |(side, key, signal), at| {
-                told.push((at, side, key.client, signal));
-            },
-        );
+        flows.due(record.at.minus(SKEW), &mut |(side, key, signal), at| {
+            told.push((at, side, key.client, signal));
+        });
         if let Some((side, key, signal)) = flows.read(record) {
             told.push((record.at, side, key.client, signal));
         }
     }
     let end = records.iter().map(|record| record.at).max().unwrap();
-    flows.due(
-        end.plus(SKEW),
-        end.plus(SKEW),
-        &mut |(side, key, signal), at| {
-            told.push((at, side, key.client, signal));
-        },
-    );
+    flows.due(end.plus(SKEW), &mut |(side, key, signal), at| {
+        told.push((at, side, key.client, signal));
+    });
     told
 }
 
@@ -169,6 +161,29 @@ fn another_socket_of_the_same_client_is_the_same_flow() {
 }
 
 #[test]
+fn two_ends_may_be_each_others_clients() {
+    let other = "10.1.0.2:50000";
+    let told = told(
+        &mut flows(),
+        &[
+            there(0),
+            back(1),
+            datagram(Crossing::Out, other, "10.1.0.1:53", 1_000),
+            datagram(Crossing::In, "10.1.0.1:53", other, 1_001),
+        ],
+    );
+    assert_eq!(
+        told,
+        [
+            begun(0, Side::Destination, CLIENT),
+            answered(1, Side::Destination, CLIENT),
+            begun(1_000, Side::Source, other),
+            answered(1_001, Side::Source, other),
+        ]
+    );
+}
+
+#[test]
 fn port_unreachable_is_the_stacks_answer_if_the_called_address_sends_it() {
     use Outcome::{Refused, Unreachable};
     for (crossing, reporter, code, expected) in [
@@ -218,18 +233,25 @@ fn what_may_have_begun_before_is_unsure() {
     assert!(!unsure(&mut old, &there(230_000)), "a silence in between");
     // One that came later is new.
     let mut new = Flows::new(&Settings::default());
-    new.due(at(0), at(0), &mut |_, _| ());
+    new.due(at(0), &mut |_, _| ());
     new.attached(NETNS, at(60_000));
     assert!(!unsure(&mut new, &there(60_001)));
     // From a service's port to a client's.
     let answer = datagram(Crossing::In, "10.1.0.1:53", "10.1.0.2:40000", 0);
     assert!(unsure(&mut flows(), &answer));
+    // The beginning may have been lost.
+    let mut torn = flows();
+    torn.lost(at(0));
+    assert!(unsure(&mut torn, &there(31_000)));
+    let mut mended = flows();
+    mended.lost(at(0));
+    assert!(!unsure(&mut mended, &there(31_001)));
     // A forgotten one may have been this one.
     let mut full = Flows::new(&Settings {
         max_flows: 1,
         ..Settings::default()
     });
-    full.due(Instant(0), Instant(0), &mut |_, _| ());
+    full.due(Instant(0), &mut |_, _| ());
     assert!(!unsure(&mut full, &there(0)));
     let other = datagram(Crossing::In, "10.1.0.3:40000", SERVER, 1_000);
     assert!(!unsure(&mut full, &other));
@@ -252,9 +274,7 @@ fn memory_is_bounded_and_what_is_silent_is_forgotten() {
         assert!(flows.len() <= 100 && flows.order.len() <= 100);
     }
     for _ in 0..3 {
-        flows.due(at(1_000_000), at(1_000_000), &mut |_, _| {
-            panic!("nothing is young")
-        });
+        flows.due(at(1_000_000), &mut |_, _| panic!("nothing is young"));
     }
     assert_eq!((flows.len(), flows.order.len()), (0, 0));
     assert!(flows.next_due().is_none());
