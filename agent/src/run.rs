@@ -21,12 +21,13 @@ use tracing::{info, warn};
 use crate::addresses;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
-use crate::judge::{self, JudgeStats, JudgeTask};
+use crate::judge::{self, JudgeStats, JudgeTask, LossCounters};
 use crate::observe::{Counters, ObserveConfig, Observer};
 use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
 use crate::report::stream::{self, StreamConfig, StreamStats};
+use crate::report::witness;
 use crate::report::vitals::{Coverage, Gather, Loss, Unwatched, ViewState, Vitals};
 use crate::telemetry::{self, Metrics, Readiness, atomic};
 
@@ -114,6 +115,7 @@ impl Agent {
             .take_ring()
             .context("the ring buffer has been taken already, which is a bug")?;
         let baseline = observer.counters()?;
+        let losses = LossCounters::open(&config.bpf_dir)?;
         let (spool, reader, recovered) = Spool::open(SpoolConfig {
             max_bytes: config.spool_max_bytes,
             ..SpoolConfig::new(config.state_dir.join("spool"))
@@ -159,8 +161,11 @@ impl Agent {
         this.spawn("pods", Box::pin(pods));
         let (local_addresses, follow) = addresses::follow(config.host_netns.clone(), stop.clone())?;
         this.spawn("own addresses", Box::pin(follow));
+        let (judge_end, _stream_end) = witness::pair();
         let judge = JudgeTask {
             ring,
+            losses,
+            witnesses: judge_end,
             events: news,
             view,
             spool,
@@ -170,6 +175,8 @@ impl Agent {
             settings: Settings {
                 grace: nanos(config.grace),
                 settle: nanos(config.settle),
+                late: nanos(config.late),
+                testimony: nanos(config.witness_timeout),
                 ..Settings::default()
             },
             local_addresses,

@@ -241,7 +241,7 @@ impl Life {
     }
 
     fn observed(&self) -> u64 {
-        self.stats.unenforced_observed.load(Relaxed)
+        self.unenforced().observed.load(Relaxed)
     }
 }
 
@@ -295,7 +295,7 @@ async fn a_violation_is_committed_soon_then_released_then_settled() {
     println!("committed after {:?}", begun.elapsed());
     until("it is released", || bench.released() == 2).await;
     until("it is settled", || {
-        life.stats.unenforced_settled.load(Relaxed) == 1
+        life.unenforced().settled.load(Relaxed) == 1
     })
     .await;
     // Repeated, it is counted, but no longer one by one.
@@ -332,7 +332,7 @@ async fn an_address_of_the_node_that_comes_later_is_exempt_and_a_pod_has_them_re
     life.here
         .send_replace(Arc::from(["10.1.0.1".parse().unwrap()]));
     until("it is taken back", || {
-        life.stats.unenforced_retracted.load(Relaxed) == 1
+        life.unenforced().retracted.load(Relaxed) == 1
     })
     .await;
     bench.connect();
@@ -421,7 +421,7 @@ async fn a_spool_that_cannot_be_written_costs_nothing_but_time() {
     std::fs::rename(&away, bench.spool()).unwrap();
     until("the rest is committed", || life.observed() == 51).await;
     until("all is settled", || {
-        life.stats.unenforced_settled.load(Relaxed) == 51
+        life.unenforced().settled.load(Relaxed) == 51
     })
     .await;
     life.cancel.cancel();
@@ -481,7 +481,7 @@ async fn a_reboot_takes_provisional_findings_back() {
         cancel.clone(),
     ));
     until("it is taken back", || {
-        stats.unenforced_retracted.load(Relaxed) == 1
+        stats.of(FindingKind::Unenforced).unwrap().retracted.load(Relaxed) == 1
     })
     .await;
     cancel.cancel();

@@ -1,8 +1,16 @@
 //! The list of metrics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use polproof_flow::finding::{EXPOSURE_BOUNDS_MS, FindingKind};
+use polproof_flow::witness::Gap;
+use polproof_policy::Protocol;
 use polproof_policy::compile::OPTIONAL_KINDS;
 
-use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
+use super::{Arc, Figures, InconclusiveReason, JudgeStats, Kind, Metrics, atomic};
+use crate::judge::{KindStats, Words};
+use crate::telemetry::Histogram;
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
     let mut m = Metrics::default();
@@ -14,6 +22,7 @@ pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
     kernel(&mut m, figures);
     pods(&mut m, figures);
     judge(&mut m, figures);
+    witnesses(&mut m, figures);
     report(&mut m, figures);
     m
 }
@@ -163,21 +172,7 @@ fn judge(m: &mut Metrics, figures: &Arc<Figures>) {
         "Attempts allowed and delivered",
         atomic(s, |s| &s.allowed_delivered),
     );
-    m.counter(
-        "polproof_violations_observed",
-        "Attempts denied and delivered, at first sight",
-        atomic(s, |s| &s.unenforced_observed),
-    );
-    m.counter(
-        "polproof_violations_settled",
-        "Of those, judged for good",
-        atomic(s, |s| &s.unenforced_settled),
-    );
-    m.counter(
-        "polproof_violations_retracted",
-        "Of those, taken back",
-        atomic(s, |s| &s.unenforced_retracted),
-    );
+    findings(m, figures);
     for reason in InconclusiveReason::ALL {
         let stats = Arc::clone(s);
         m.labelled(
@@ -227,6 +222,155 @@ fn judge(m: &mut Metrics, figures: &Arc<Figures>) {
         "Findings waiting to be committed",
         atomic(s, |s| &s.unreported),
     );
+}
+
+fn findings(m: &mut Metrics, figures: &Arc<Figures>) {
+    for (name, help, field) in FINDINGS {
+        for kind in FindingKind::ALL {
+            let stats = Arc::clone(&figures.judge);
+            m.labelled(name, help, ("kind", format!("{kind:?}")), move || {
+                stats
+                    .of(kind)
+                    .map_or(0, |kind| field(kind).load(Ordering::Relaxed))
+            });
+        }
+    }
+    let s = &figures.judge;
+    m.counter(
+        "polproof_attempts_denied_stopped",
+        "Attempts denied that a complete witness did not see, while something else got through: proof of enforcement",
+        atomic(s, |s| &s.denied_stopped),
+    );
+    m.counter(
+        "polproof_attempts_denied_in_grace",
+        "Attempts denied and delivered within the grace time, or of flows older than the policies: no violations",
+        atomic(s, |s| &s.denied_in_grace),
+    );
+    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+        let stats = Arc::clone(s);
+        m.labelled(
+            "polproof_openings",
+            "Recorded packets that open something, at either side: SYNs, INITs, first datagrams; repetitions included",
+            ("protocol", protocol.to_string()),
+            move || stats.openings(protocol),
+        );
+    }
+    let stats = Arc::clone(s);
+    m.histogram(
+        "polproof_exposure_seconds",
+        "For how long after a change of policy that denies them connections still got through, of changes within the grace time",
+        move || exposure(&stats),
+    );
+}
+
+type OfKind = fn(&KindStats) -> &AtomicU64;
+
+const FINDINGS: [(&str, &str, OfKind); 5] = [
+    (
+        "polproof_finding_attempts_observed",
+        "Attempts in findings at first sight, by the finding's kind",
+        |k| &k.observed,
+    ),
+    (
+        "polproof_finding_attempts_settled",
+        "Of those observed, judged for good",
+        |k| &k.settled,
+    ),
+    (
+        "polproof_finding_attempts_retracted",
+        "Of those observed, taken back",
+        |k| &k.retracted,
+    ),
+    (
+        "polproof_finding_attempts_witnessed",
+        "Of those observed, upheld by the witness at the other end",
+        |k| &k.witnessed,
+    ),
+    (
+        "polproof_findings_recovered",
+        "Findings that came to an end",
+        |k| &k.recovered,
+    ),
+];
+
+fn exposure(stats: &JudgeStats) -> Histogram {
+    let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+    let bounds = EXPOSURE_BOUNDS_MS
+        .into_iter()
+        .map(seconds)
+        .chain([f64::INFINITY]);
+    let counts = stats
+        .exposure
+        .iter()
+        .map(|count| count.load(Ordering::Relaxed));
+    Histogram {
+        sum: seconds(stats.exposure_sum_ms.load(Ordering::Relaxed)),
+        buckets: bounds.zip(counts).collect(),
+    }
+}
+
+fn witnesses(m: &mut Metrics, figures: &Arc<Figures>) {
+    let s = &figures.judge;
+    m.counter(
+        "polproof_witness_questions",
+        "Questions of other agents about what was seen here",
+        atomic(s, |s| &s.questions),
+    );
+    m.counter(
+        "polproof_witness_testimonies_dropped",
+        "Answers to them that the stream did not take",
+        atomic(s, |s| &s.testimonies_dropped),
+    );
+    m.counter(
+        "polproof_witness_inquiries",
+        "Questions of ours about what other agents saw",
+        atomic(s, |s| &s.inquiries),
+    );
+    m.counter(
+        "polproof_witness_inquiries_dropped",
+        "Of ours, not sent: too many at once, or no collector",
+        atomic(s, |s| &s.inquiries_dropped),
+    );
+    words(
+        m,
+        s,
+        (
+            "polproof_witness_testimonies",
+            "Answers to other agents, by what they say: Seen, NotSeen, or why it cannot be told",
+        ),
+        |s| &s.testimonies,
+    );
+    words(
+        m,
+        s,
+        (
+            "polproof_witness_answers",
+            "Answers of other agents to ours, by what they say: Seen, NotSeen, or why it cannot be told",
+        ),
+        |s| &s.answers,
+    );
+}
+
+fn words(
+    m: &mut Metrics,
+    stats: &Arc<JudgeStats>,
+    (name, help): (&'static str, &'static str),
+    field: fn(&JudgeStats) -> &Words,
+) {
+    let s = Arc::clone(stats);
+    m.labelled(name, help, ("word", "Seen"), move || {
+        field(&s).seen.load(Ordering::Relaxed)
+    });
+    let s = Arc::clone(stats);
+    m.labelled(name, help, ("word", "NotSeen"), move || {
+        field(&s).not_seen.load(Ordering::Relaxed)
+    });
+    for gap in Gap::ALL {
+        let s = Arc::clone(stats);
+        m.labelled(name, help, ("word", format!("{gap:?}")), move || {
+            field(&s).incomplete(gap)
+        });
+    }
 }
 
 fn report(m: &mut Metrics, figures: &Arc<Figures>) {
