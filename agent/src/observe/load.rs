@@ -91,10 +91,6 @@ impl Observer {
         if bpf_object().is_empty() {
             return Err(ObserveError::NoObject);
         }
-        // KERNEL_VERSION(6, 6, 0); an unreadable version is left to the kernel's own refusal.
-        if KernelVersion::current().is_ok_and(|version| version.code() < 0x0006_0600) {
-            return Err(ObserveError::OldKernel);
-        }
         let directory = config.bpf_dir.join(format!("abi-{ABI_VERSION}"));
         let links = directory.join("links");
         check_bpffs(&config.bpf_dir)?;
