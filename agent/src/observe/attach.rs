@@ -11,7 +11,7 @@ use super::exclusive;
 use super::load::Observer;
 use super::means::Means;
 use super::netlink::{self, Interface};
-use super::netns::{cookie, visit};
+use super::netns::visit;
 use super::tc::Direction;
 
 /// The interface of a pod, by the CNI specification's custom and every runtime's practice.
@@ -64,11 +64,12 @@ impl Observer {
     /// took away, with a new `since`: what was sent in between was not seen.
     pub fn attach(&mut self, netns: &Path) -> Result<Attached, ObserveError> {
         visit(netns, || {
-            let cookie = cookie()?;
-            if cookie == self.host_namespace {
+            let here = self.identity.here()?;
+            if here == self.host_namespace {
                 return Err(ObserveError::OwnNamespace);
             }
             let interface = required_interface(netns)?;
+            let cookie = self.identify(here, &interface)?;
             let mut since = Instant(0);
             for row in &HOOKS {
                 let attached = match self.means {

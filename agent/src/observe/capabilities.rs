@@ -4,11 +4,14 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use aya::maps::MapType;
-use aya::sys::is_map_supported;
-use aya::util::KernelVersion;
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
 
+use super::identity::Identity;
 use super::means::Means;
-use super::netns::{Identity, MAX_LOCKED_MEMORY, lockable_memory};
+
+/// More than the programs and their maps take.
+const LOCKED_MEMORY: u64 = 64 << 20;
 
 /// Something that the agent would use and that the running kernel does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,9 +157,11 @@ pub fn capabilities() -> &'static Capabilities {
             KernelLacks::Tcx => means != Means::Tcx,
             KernelLacks::NetCookie => Identity::of_running_kernel() != Identity::Cookie,
             KernelLacks::MemoryAccounting => {
-                // KERNEL_VERSION(5, 11, 0); a kernel that hides its version is taken for a newer one.
-                KernelVersion::current().is_ok_and(|version| version.code() < 0x0005_0b00)
-                    && lockable_memory() < MAX_LOCKED_MEMORY
+                // This helper came with the same version.
+                let helper = BpfHelper::BPF_FUNC_ktime_get_coarse_ns;
+                lockable_memory() < LOCKED_MEMORY
+                    && is_helper_supported(ProgramType::SchedClassifier, helper)
+                        .is_ok_and(|has| !has)
             }
         };
         Capabilities {
@@ -166,6 +171,21 @@ pub fn capabilities() -> &'static Capabilities {
             lacks: KernelLacks::ALL.into_iter().filter(lacking).collect(),
         }
     })
+}
+
+/// How much memory this process could lock if it raised its limit as far as it may.
+fn lockable_memory() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure is the command's, and ours.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if result == 0 {
+        limit.rlim_max
+    } else {
+        u64::MAX
+    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,10 @@ use polproof_flow::record::{Instant, NetnsCookie};
 
 use super::attach::{HookRow, INTERFACE};
 use super::error::ObserveError;
+use super::identity::{Generations, Identity};
 use super::load::{Observer, program};
 use super::netlink::{self, Interface};
-use super::netns::{cookie, now, visit};
+use super::netns::{now, visit};
 use super::tc::{self, Direction, Filter, Place, Qdisc};
 
 /// Our place among the filters: nobody's custom, so that `tc filter add` of others without a priority, which counts
@@ -102,6 +103,7 @@ pub(super) fn directory_label(directory: &Path) -> String {
 pub(super) struct Filters {
     ring: u32,
     directory: String,
+    identity: Identity,
     held: BTreeMap<NetnsCookie, Held>,
 }
 
@@ -113,9 +115,10 @@ struct Held {
 }
 
 impl Filters {
-    pub(super) fn new(ring: u32, directory: &Path) -> Self {
+    pub(super) fn new(ring: u32, directory: &Path, identity: Identity) -> Self {
         Self {
             ring,
+            identity,
             directory: directory_label(directory),
             held: BTreeMap::new(),
         }
@@ -135,7 +138,7 @@ impl Filters {
         let gone: Vec<_> = self
             .held
             .iter()
-            .filter(|(netns, held)| !held.is_alive(**netns))
+            .filter(|(netns, held)| !held.is_alive(self.identity, **netns))
             .map(|(netns, _)| *netns)
             .collect();
         for netns in &gone {
@@ -150,9 +153,9 @@ impl Filters {
 }
 
 impl Held {
-    fn is_alive(&self, netns: NetnsCookie) -> bool {
+    fn is_alive(&self, identity: Identity, netns: NetnsCookie) -> bool {
         let asked = visit(&self.path, || {
-            let same = cookie()? == netns;
+            let same = identity.matches(netns, identity.here()?);
             let interface = netlink::interface(INTERFACE)?;
             Ok(same && interface.is_some_and(|interface| interface.index == self.index))
         });
@@ -177,6 +180,38 @@ pub(super) fn label(filter: &Filter) -> Option<Label> {
 }
 
 impl Observer {
+    /// The identity of the namespace that we are in: what our filters there say, or a new one. Runs inside it.
+    pub(super) fn identify(
+        &self,
+        here: NetnsCookie,
+        interface: &Interface,
+    ) -> Result<NetnsCookie, ObserveError> {
+        if self.identity == Identity::Cookie {
+            return Ok(here);
+        }
+        if tc::qdisc(interface.index)? == Qdisc::Clsact {
+            for direction in Direction::BOTH {
+                let known = tc::filters(interface.index, direction)?
+                    .iter()
+                    .filter_map(|filter| self.filters.is_ours(filter))
+                    .find(|label| {
+                        label.ring == self.filters.ring
+                            && label.since != Instant(0)
+                            && self.identity.matches(label.netns, here)
+                    });
+                if let Some(label) = known {
+                    self.generations.learn(label.netns, label.since);
+                    return Ok(label.netns);
+                }
+            }
+        }
+        let now = now();
+        let fresh = Generations::fresh(here, now);
+        // Before the first record of it can be read.
+        self.generations.learn(fresh, now);
+        Ok(fresh)
+    }
+
     /// Sees to it that one hook has a filter with our present program; returns since when one of ours has been there.
     /// Runs inside the namespace.
     pub(super) fn ensure_filter(
@@ -337,10 +372,7 @@ fn sweep_interface(index: u32, directory: &str, swept: &mut Swept) -> Result<(),
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENODEV | libc::EINVAL)
-    )
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]

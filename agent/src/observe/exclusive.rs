@@ -6,7 +6,7 @@ use polproof_flow::netns::Hook;
 
 use super::error::ObserveError;
 use super::means::Means;
-use super::netlink::{self, ETHERNET, Interface};
+use super::netlink::{ETHERNET, Interface};
 use super::tc::{self, Direction, Qdisc};
 
 /// What we have on an interface, to tell it from others'.
@@ -67,10 +67,7 @@ fn tcx(name: &str, direction: Direction, ours: Ours, others: &mut Vec<String>) {
     let programs = match SchedClassifier::query_tcx(name, direction.tcx()) {
         Ok((_, programs)) => programs,
         Err(error) => {
-            others.push(format!(
-                "tcx {} cannot be asked: {error}",
-                direction.name()
-            ));
+            others.push(format!("tcx {} cannot be asked: {error}", direction.name()));
             return;
         }
     };

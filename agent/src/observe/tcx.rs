@@ -85,7 +85,7 @@ fn parse_pin(name: &str) -> Option<(NetnsCookie, &'static str, Instant)> {
     let mut parts = name.split('-');
     let netns = NetnsCookie(parts.next()?.parse().ok()?);
     let hook = parts.next()?;
-    let hook = HOOKS.iter().find(|row| row.name() == hook)?.name;
+    let hook = HOOKS.iter().find(|row| row.name() == hook)?.name();
     let since = Instant(parts.next()?.parse().ok()?);
     parts.next().is_none().then_some((netns, hook, since))
 }
