@@ -22,6 +22,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use zerocopy::FromBytes;
 
 use super::decode::from_packet;
 use super::error::ObserveError;
+use super::identity::Generations;
 use super::netns::boot_id;
 
 /// The kernel is still writing the record.
@@ -115,6 +117,8 @@ pub struct RingReader {
     released: u64,
     /// Last sequence number seen of each CPU; `None` before the first.
     sequences: Vec<Option<u64>>,
+    /// Where the kernel's number of a namespace is no identity.
+    generations: Option<Arc<Generations>>,
 }
 
 impl RingReader {
@@ -155,10 +159,16 @@ impl RingReader {
             position: 0,
             released: 0,
             sequences: Vec::new(),
+            generations: None,
         };
         this.released = this.consumer_position().load(Ordering::Acquire);
         this.position = this.released;
         Ok(this)
+    }
+
+    /// Has every record's namespace looked up, since the programs write inode numbers.
+    pub(super) fn translate_by(&mut self, generations: Arc<Generations>) {
+        self.generations = Some(generations);
     }
 
     /// Which ring this is.
@@ -208,7 +218,10 @@ impl RingReader {
                         .lost
                         .saturating_add(self.gap(packet.cpu, packet.cpu_sequence));
                     match from_packet(&packet) {
-                        Ok(record) => {
+                        Ok(mut record) => {
+                            if let Some(generations) = &self.generations {
+                                record.netns = generations.whose(record.netns, record.at);
+                            }
                             out.push((self.position, record));
                             taken += 1;
                         }
