@@ -35,5 +35,7 @@ pub use error::ObserveError;
 pub use identity::Identity;
 pub use load::{Counters, ObserveConfig, Observer};
 pub use means::Means;
+pub(crate) use netlink::{Attributes, dump_of, u32_at};
+pub(crate) use netns::visit;
 pub use netns::{boot_id, now};
 pub use ring::{ReadOutcome, RingId, RingReader};

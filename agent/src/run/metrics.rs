@@ -8,8 +8,9 @@ use polproof_flow::witness::Gap;
 use polproof_policy::Protocol;
 use polproof_policy::compile::OPTIONAL_KINDS;
 
-use super::{Arc, Figures, InconclusiveReason, JudgeStats, Kind, Metrics, atomic};
+use super::{Arc, Figures, InconclusiveReason, JudgeStats, Kind, Metrics, PodsStats, atomic};
 use crate::judge::{KindStats, Words};
+use crate::observe::{KernelLacks, capabilities};
 use crate::telemetry::Histogram;
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
@@ -20,6 +21,7 @@ pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
         ("version", env!("CARGO_PKG_VERSION")),
     );
     kernel(&mut m, figures);
+    lacks(&mut m);
     pods(&mut m, figures);
     judge(&mut m, figures);
     witnesses(&mut m, figures);
@@ -57,6 +59,18 @@ fn kernel(m: &mut Metrics, figures: &Arc<Figures>) {
         "Records not written because the namespace could not be read",
         read(|c| c.no_cookie),
     );
+}
+
+fn lacks(m: &mut Metrics) {
+    for lack in KernelLacks::ALL {
+        let lacking = u64::from(capabilities().lacks(lack));
+        m.labelled_gauge(
+            "polproof_kernel_lacks",
+            "1 for what the running kernel does not have; the log says what follows from it",
+            ("what", lack.name()),
+            move || lacking,
+        );
+    }
 }
 
 fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
@@ -106,6 +120,7 @@ fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
         "Dead links removed",
         atomic(s, |s| &s.links_collected),
     );
+    inside(m, s);
     let view = figures.view.clone();
     m.gauge(
         "polproof_view_ready",
@@ -133,6 +148,44 @@ fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
             move || view.borrow().snapshot.count(optional.kind) as u64,
         );
     }
+}
+
+fn inside(m: &mut Metrics, s: &Arc<PodsStats>) {
+    m.gauge(
+        "polproof_pods_filtered_inside",
+        "Pods attached to with netfilter rules in their own namespace: what is not answered there proves nothing",
+        atomic(s, |s| &s.filtered_inside),
+    );
+    m.gauge(
+        "polproof_pods_selected",
+        "Pods identified that a policy selects: their connections are listed",
+        atomic(s, |s| &s.pods_selected),
+    );
+    m.counter(
+        "polproof_hook_gaps",
+        "Times that the programs were found detached, and attached again",
+        atomic(s, |s| &s.gaps),
+    );
+    m.counter(
+        "polproof_socket_lists",
+        "Lists of a pod's connections",
+        atomic(s, |s| &s.socket_lists),
+    );
+    m.counter(
+        "polproof_socket_list_failures",
+        "Lists of a pod's connections that could not be had",
+        atomic(s, |s| &s.socket_failures),
+    );
+    m.counter(
+        "polproof_sockets_left_out",
+        "Connections left out because a pod had too many",
+        atomic(s, |s| &s.sockets_left_out),
+    );
+    m.counter(
+        "polproof_sockets_undecided",
+        "Connections left out because it is not certain which end opened them",
+        atomic(s, |s| &s.sockets_undecided),
+    );
 }
 
 fn judge(m: &mut Metrics, figures: &Arc<Figures>) {
