@@ -10,7 +10,6 @@ use anyhow::{Context, anyhow};
 use polproof_cluster::kubernetes::KubernetesConfig;
 use polproof_cluster::{SourceKind, View, kubernetes, manifests};
 use polproof_flow::Settings;
-use polproof_flow::finding::InconclusiveReason;
 use polproof_policy::Kind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -27,8 +26,8 @@ use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
 use crate::report::stream::{self, StreamConfig, StreamStats};
-use crate::report::witness;
 use crate::report::vitals::{Coverage, Gather, Loss, Unwatched, ViewState, Vitals};
+use crate::report::witness;
 use crate::telemetry::{self, Metrics, Readiness, atomic};
 
 /// Attaches a second: each takes some 24 ms under the kernel's network lock.

@@ -72,7 +72,10 @@ struct Metric {
 
 /// The metrics of a process: figures read from wherever they are counted, at every scrape.
 #[derive(Default)]
-pub struct Metrics(Vec<Metric>, Vec<(&'static str, &'static str, ReadHistogram)>);
+pub struct Metrics(
+    Vec<Metric>,
+    Vec<(&'static str, &'static str, ReadHistogram)>,
+);
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -70,7 +70,8 @@ fn filters(body: &[u8]) -> Option<String> {
     };
     // Others are only jumped to.
     value(NFTA_CHAIN_HOOK)?;
-    let number = |wanted| value(wanted).and_then(|value| value.try_into().ok().map(u32::from_be_bytes));
+    let number =
+        |wanted| value(wanted).and_then(|value| value.try_into().ok().map(u32::from_be_bytes));
     let accepts = number(NFTA_CHAIN_POLICY).is_none_or(|policy| policy == NF_ACCEPT);
     let is_empty = number(NFTA_CHAIN_USE) == Some(0);
     if accepts && is_empty {

@@ -282,4 +282,3 @@ impl<R: Records> Bench<R> {
         pause
     }
 }
-

@@ -99,8 +99,6 @@ impl<R: Records> Bench<R> {
         }
         self.failing = Some((since, if say { at } else { said }));
     }
-
-
 }
 
 /// Realtime less monotonic clock, in nanoseconds.

@@ -157,9 +157,7 @@ impl Witnesses {
                 Err(TrySendError::Full(_)) => {
                     (&self.stats.inquiries_dropped, Some(Gap::Overloaded))
                 }
-                Err(TrySendError::Closed(_)) => {
-                    (&self.stats.inquiries_dropped, Some(Gap::NoAgent))
-                }
+                Err(TrySendError::Closed(_)) => (&self.stats.inquiries_dropped, Some(Gap::NoAgent)),
             };
             counter.fetch_add(1, Relaxed);
             if let Some(gap) = gap {

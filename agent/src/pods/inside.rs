@@ -325,7 +325,10 @@ fn look(
         Ok(Some(found)) => found,
         Ok(None) => return None,
         Err(ObserveError::Enter { .. }) if !is_namespace(&path) => return None,
-        Err(error) => (InPod::Filtered(format!("it cannot be asked: {error}")), None),
+        Err(error) => (
+            InPod::Filtered(format!("it cannot be asked: {error}")),
+            None,
+        ),
     };
     Some(Answer {
         path,

@@ -218,7 +218,13 @@ impl Watcher {
         Ok(())
     }
 
-    pub(super) fn wait_for(&mut self, path: PathBuf, failures: u32, wait: Duration, problem: String) {
+    pub(super) fn wait_for(
+        &mut self,
+        path: PathBuf,
+        failures: u32,
+        wait: Duration,
+        problem: String,
+    ) {
         let due = Instant::now() + wait;
         self.namespaces.insert(
             path,

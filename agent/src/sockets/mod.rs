@@ -50,10 +50,7 @@ pub struct Listing {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub fn here(
-    addresses: &[IpAddr],
-    listened: HashSet<(Protocol, u16)>,
-) -> io::Result<Listing> {
+pub fn here(addresses: &[IpAddr], listened: HashSet<(Protocol, u16)>) -> io::Result<Listing> {
     let mut listing = Listing {
         at: now(),
         listening: listened,
