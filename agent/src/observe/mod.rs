@@ -12,18 +12,23 @@
 mod attach;
 mod btf;
 mod bytecode;
+mod counters;
+mod datagrams;
 mod decode;
 mod error;
 mod exclusive;
 mod load;
 mod netlink;
 mod netns;
+mod outcome;
 mod ring;
 
 pub use attach::Attached;
 pub use bytecode::bpf_object;
-pub use decode::{DecodeError, decode};
+pub use counters::Counters;
+pub use decode::{Decoded, DecodeError, decode};
 pub use error::ObserveError;
-pub use load::{Counters, ObserveConfig, Observer};
+pub use load::{ObserveConfig, Observer};
 pub use netns::{boot_id, now};
-pub use ring::{ReadOutcome, RingId, RingReader};
+pub use outcome::{ReadOutcome, Span};
+pub use ring::{RingId, RingReader};
