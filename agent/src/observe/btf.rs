@@ -5,6 +5,7 @@
 //! bounded, so that damaged data is an error and never a panic or an endless loop.
 
 use super::error::ObserveError;
+use super::identity::Identity;
 
 /// Where the kernel keeps its BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -16,23 +17,23 @@ pub(super) struct Offsets {
     pub(super) sk_buff_dev: u32,
     /// `net_device.nd_net.net`
     pub(super) net_device_net: u32,
-    /// `net.net_cookie`
+    /// `net.net_cookie`, or what stands for it ([`Identity::member`])
     pub(super) net_cookie: u32,
 }
 
 impl Offsets {
     /// Reads /sys/kernel/btf/vmlinux.
-    pub(super) fn of_running_kernel() -> Result<Self, ObserveError> {
+    pub(super) fn of_running_kernel(identity: Identity) -> Result<Self, ObserveError> {
         let data = std::fs::read(VMLINUX).map_err(|error| ObserveError::Btf(error.to_string()))?;
-        Self::from_btf(&data).map_err(|error| ObserveError::Btf(error.to_string()))
+        Self::from_btf(&data, identity).map_err(|error| ObserveError::Btf(error.to_string()))
     }
 
-    fn from_btf(data: &[u8]) -> Result<Self, BtfError> {
+    fn from_btf(data: &[u8], identity: Identity) -> Result<Self, BtfError> {
         let btf = Btf::parse(data)?;
         Ok(Self {
             sk_buff_dev: btf.offset("sk_buff", &["dev"])?,
             net_device_net: btf.offset("net_device", &["nd_net", "net"])?,
-            net_cookie: btf.offset("net", &["net_cookie"])?,
+            net_cookie: btf.offset("net", identity.member())?,
         })
     }
 }

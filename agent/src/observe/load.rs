@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::maps::Map;
 use aya::programs::SchedClassifier;
-use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
@@ -15,15 +15,20 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, RECORDS_MAP};
 use polproof_flow::record::NetnsCookie;
 
-use super::attach::{HOOKS, Pins};
+use super::attach::HOOKS;
 use super::btf::Offsets;
 use super::bytecode::bpf_object;
+use super::capabilities::capabilities;
+use super::clsact::Filters;
 use super::counters::CounterMap;
 use super::datagrams::{Seed, jiffies_per_second};
 use super::error::ObserveError;
 use super::exclusive::Ours;
-use super::netns::{cookie, visit};
+use super::identity::{Generations, Identity};
+use super::means::Means;
+use super::netns::visit;
 use super::ring::RingReader;
+use super::tcx::Pins;
 
 /// Settings of the observation.
 #[derive(Clone, Debug)]
@@ -50,7 +55,11 @@ impl Default for ObserveConfig {
 /// The loaded programs and what is pinned of them.
 pub struct Observer {
     pub(super) ebpf: Ebpf,
+    pub(super) means: Means,
     pub(super) pins: Pins,
+    pub(super) filters: Filters,
+    pub(super) identity: Identity,
+    pub(super) generations: Arc<Generations>,
     pub(super) ours: Ours,
     /// The node's own: never a pod's.
     pub(super) host_namespace: NetnsCookie,
@@ -76,12 +85,30 @@ impl Observer {
     /// Loads the programs, or takes over what an earlier agent left pinned: its ring with all unread records, and every
     /// live link, whose program is replaced without a gap.
     pub fn open(config: &ObserveConfig) -> Result<Self, ObserveError> {
+        let found = capabilities();
+        found.log();
+        if let Some(lack) = found.fatal() {
+            return Err(ObserveError::Unsupported {
+                kernel: found.kernel.clone(),
+                lack,
+            });
+        }
+        Self::open_by(
+            config,
+            Means::of_running_kernel()?,
+            Identity::of_running_kernel(),
+        )
+    }
+
+    /// [`Self::open`] by means that need not be the best that this kernel has: for tests of what older ones lack.
+    /// [`Identity::Inode`] goes with [`Means::Clsact`], as no kernel with tcx is without cookies.
+    pub fn open_by(
+        config: &ObserveConfig,
+        means: Means,
+        identity: Identity,
+    ) -> Result<Self, ObserveError> {
         if bpf_object().is_empty() {
             return Err(ObserveError::NoObject);
-        }
-        // KERNEL_VERSION(6, 6, 0); an unreadable version is left to the kernel's own refusal.
-        if KernelVersion::current().is_ok_and(|version| version.code() < 0x0006_0600) {
-            return Err(ObserveError::OldKernel);
         }
         let directory = config.bpf_dir.join(format!("abi-{ABI_VERSION}"));
         let links = directory.join("links");
@@ -89,7 +116,7 @@ impl Observer {
         std::fs::create_dir_all(&links).map_err(file("make", &links))?;
         let lock = lock(&directory)?;
 
-        let offsets = Offsets::of_running_kernel()?;
+        let offsets = Offsets::of_running_kernel(identity)?;
         tracing::debug!(?offsets, "field offsets of the running kernel");
         let mut ebpf = EbpfLoader::new()
             .override_global("SK_BUFF_DEV", &offsets.sk_buff_dev, true)
@@ -106,7 +133,7 @@ impl Observer {
         for hook in &HOOKS {
             let program = program(&mut ebpf, hook.program)?;
             program.load()?;
-            ids.insert(hook.name, program.info()?.id());
+            ids.insert(hook.name(), program.info()?.id());
             // For people with bpftool; the links keep the programs alive.
             let pin = directory.join(hook.program);
             match std::fs::remove_file(&pin) {
@@ -127,6 +154,8 @@ impl Observer {
         let ours = Ours {
             ingress: id("ingress")?,
             egress: id("egress")?,
+            means,
+            tcx: Means::of_running_kernel()? == Means::Tcx,
         };
 
         let log = match EbpfLogger::init(&mut ebpf) {
@@ -143,17 +172,26 @@ impl Observer {
         let counters = ebpf
             .take_map(COUNTERS_MAP)
             .ok_or(ObserveError::Missing("map COUNTERS"))?;
+        let generations = Arc::<Generations>::default();
+        let mut ring = RingReader::new(records)?;
+        if identity == Identity::Inode {
+            ring.translate_by(Arc::clone(&generations));
+        }
         let mut this = Self {
             ebpf,
+            means,
             pins: Pins::new(links),
+            filters: Filters::new(ring.id().map_id, &config.bpf_dir, identity),
+            identity,
+            generations,
             ours,
             host_namespace: match &config.host_netns {
-                Some(path) => visit(path, cookie)?,
-                None => cookie()?,
+                Some(path) => visit(path, || identity.here())?,
+                None => identity.here()?,
             },
             counters: CounterMap::try_from(counters)?,
             seed,
-            ring: Some(RingReader::new(records)?),
+            ring: Some(ring),
             log,
             _lock: lock,
         };
@@ -175,11 +213,6 @@ impl Observer {
     /// Kernel ids of the programs in use, ingress first: for those who measure them.
     pub fn program_ids(&self) -> [u32; 2] {
         [self.ours.ingress, self.ours.egress]
-    }
-
-    /// Namespaces with a pinned link, alive or dead.
-    pub fn pinned(&self) -> Vec<NetnsCookie> {
-        self.pins.cookies()
     }
 }
 

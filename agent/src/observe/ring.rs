@@ -22,6 +22,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use zerocopy::FromBytes;
 
 use super::decode::{Decoded, from_packet};
 use super::error::ObserveError;
+use super::identity::Generations;
 use super::netns::boot_id;
 use super::outcome::{ReadOutcome, Sequences};
 
@@ -106,6 +108,8 @@ pub struct RingReader {
     /// Handed back to the kernel up to here.
     released: u64,
     sequences: Sequences,
+    /// Where the kernel's number of a namespace is no identity.
+    generations: Option<Arc<Generations>>,
 }
 
 impl RingReader {
@@ -146,10 +150,16 @@ impl RingReader {
             position: 0,
             released: 0,
             sequences: Sequences::default(),
+            generations: None,
         };
         this.released = this.consumer_position().load(Ordering::Acquire);
         this.position = this.released;
         Ok(this)
+    }
+
+    /// Has every record's namespace looked up, since the programs write inode numbers.
+    pub(super) fn translate_by(&mut self, generations: Arc<Generations>) {
+        self.generations = Some(generations);
     }
 
     /// Which ring this is.
@@ -199,7 +209,10 @@ impl RingReader {
                     outcome.add_lost(lost, span);
                 }
                 match from_packet(packet) {
-                    Ok(Decoded::Record(record)) => {
+                    Ok(Decoded::Record(mut record)) => {
+                        if let Some(generations) = &self.generations {
+                            record.netns = generations.whose(record.netns, record.at);
+                        }
                         out.push((self.position, record));
                         taken += 1;
                         continue;
