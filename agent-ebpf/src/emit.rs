@@ -5,9 +5,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    },
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_probe_read_kernel},
     programs::TcContext,
 };
 use aya_log_ebpf::warn;

@@ -225,10 +225,11 @@ unsafe fn refill(state: *mut CpuState) {
     unsafe {
         let passed = now.wrapping_sub((*state).budget_at) as u64;
         // In whole records: the fraction of one is lost with each refill.
-        let gained = passed * DATAGRAMS_PER_SECOND as u64 / JIFFIES_PER_SECOND.load() as u64;
-        if gained == 0 {
+        let gained =
+            (passed * DATAGRAMS_PER_SECOND as u64).checked_div(JIFFIES_PER_SECOND.load() as u64);
+        let Some(gained @ 1..) = gained else {
             return;
-        }
+        };
         let full = (*state).budget as u64 + gained;
         (*state).budget = if full > DATAGRAM_BURST as u64 {
             DATAGRAM_BURST

@@ -226,10 +226,7 @@ fn sctp(ctx: &TcContext, outer: &Ip, ip_version: u8, direction: u8) -> Result<Pa
     let header: [u32; SCTP_CHUNK / 4 + 1] = read(ctx, outer.transport)?;
     let [chunk, ..] = header[3].to_ne_bytes();
     let (kind, tag) = match chunk {
-        CHUNK_INIT => (
-            KIND_SCTP_INIT,
-            read(ctx, outer.transport + SCTP_CHUNK + 4)?,
-        ),
+        CHUNK_INIT => (KIND_SCTP_INIT, read(ctx, outer.transport + SCTP_CHUNK + 4)?),
         CHUNK_INIT_ACK => (KIND_SCTP_INIT_ACK, header[1]),
         CHUNK_ABORT => (KIND_SCTP_ABORT, header[1]),
         _ => return Err(Skip::Irrelevant),

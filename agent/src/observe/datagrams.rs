@@ -17,7 +17,8 @@ pub(super) fn jiffies_per_second() -> Result<u32, ObserveError> {
         what: "read the kernel's tick (clock_getres)",
         source,
     };
-    let step = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed(error.into()))?;
+    let step =
+        clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed(error.into()))?;
     let nanos = u32::try_from(step.tv_nsec()).unwrap_or(0);
     per_second(nanos).ok_or_else(|| {
         failed(std::io::Error::other(format!(

@@ -233,7 +233,11 @@ mod tests {
     fn datagrams_sctp_and_errors_about_them() {
         for (kind, protocol, event) in [
             (KIND_DATAGRAM, PROTOCOL_UDP, Event::Datagram),
-            (KIND_SCTP_INIT, PROTOCOL_SCTP, Event::Init { tag: 0xdead_beef }),
+            (
+                KIND_SCTP_INIT,
+                PROTOCOL_SCTP,
+                Event::Init { tag: 0xdead_beef },
+            ),
             (
                 KIND_SCTP_INIT_ACK,
                 PROTOCOL_SCTP,
@@ -274,10 +278,7 @@ mod tests {
         let mut notice = PacketRecord::new_zeroed();
         notice.ktime_ns = 7;
         notice.kind = KIND_UNPARSED;
-        assert_eq!(
-            decode(notice.as_bytes()),
-            Ok(Decoded::Unparsed(Instant(7)))
-        );
+        assert_eq!(decode(notice.as_bytes()), Ok(Decoded::Unparsed(Instant(7))));
         notice.kind = KIND_SAMPLED;
         assert_eq!(decode(notice.as_bytes()), Ok(Decoded::Sampled(Instant(7))));
     }
