@@ -26,4 +26,4 @@ mod uninstall;
 
 pub use addresses::LocalAddresses;
 pub use run::run;
-pub use uninstall::uninstall;
+pub use uninstall::{Removed, uninstall};

@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use crate::addresses;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
-use crate::judge::{self, JudgeStats, JudgeTask, LossCounters};
-use crate::observe::{Counters, ObserveConfig, Observer};
+use crate::judge::{self, JudgeStats, JudgeTask};
+use crate::observe::{CounterMap, Counters, ObserveConfig, Observer};
 use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
@@ -114,7 +114,7 @@ impl Agent {
             .take_ring()
             .context("the ring buffer has been taken already, which is a bug")?;
         let baseline = observer.counters()?;
-        let losses = LossCounters::open(&config.bpf_dir)?;
+        let losses = CounterMap::open(&config.bpf_dir)?;
         let (spool, reader, recovered) = Spool::open(SpoolConfig {
             max_bytes: config.spool_max_bytes,
             ..SpoolConfig::new(config.state_dir.join("spool"))

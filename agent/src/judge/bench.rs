@@ -19,12 +19,12 @@ use tracing::{info, warn};
 
 use super::commit::{ROUTINE, URGENT};
 use super::keep::{self, Keeper, Kept};
-use super::losses::Losses;
+use super::losses::{self, Losses};
 use super::records::Records;
 use super::stats::{JudgeStats, PROTOCOLS, count_opening};
 use super::task::Inputs;
 use super::witnesses::Witnesses;
-use crate::observe::{ReadOutcome, now};
+use crate::observe::now;
 use crate::report::spool::{Recovered, SpoolWriter};
 
 /// Records read at a time.
@@ -216,18 +216,17 @@ impl<R: Records> Bench<R> {
         // Before anything is answered: what was lost until now is known then.
         self.losses.poll(before, witnesses.asked(), &mut self.judge);
         self.batch.clear();
-        let ReadOutcome { lost, undecodable } = self.ring.read(&mut self.batch, BATCH);
+        let outcome = self.ring.read(&mut self.batch, BATCH);
         let drained = self.batch.len() < BATCH;
         self.stats
             .records
             .fetch_add(u64::try_from(self.batch.len()).unwrap_or(0), Relaxed);
-        self.stats.records_lost.fetch_add(lost, Relaxed);
+        self.stats.records_lost.fetch_add(outcome.lost, Relaxed);
         self.stats
             .records_undecodable
-            .fetch_add(undecodable, Relaxed);
-        // A record that cannot be decoded is as good as lost.
+            .fetch_add(outcome.undecodable, Relaxed);
         let last = self.batch.last().map_or(before, |(_, record)| record.at);
-        self.judge.on_lost(last, lost.saturating_add(undecodable));
+        losses::notice(&outcome, before, &mut self.judge);
         let mut openings = [0; PROTOCOLS];
         for (_, record) in &self.batch {
             count_opening(record, &mut openings);

@@ -3,14 +3,12 @@
 //! The ring's own gaps show with the next record of the same CPU, which may be long in coming, and a packet that
 //! could not be parsed leaves no record at all. So the counters are read as well: each second, and before a question is answered.
 
-use std::path::Path;
-
 use anyhow::Context;
-use aya::maps::{Map, MapData, PerCpuArray};
-use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, Counter};
 use polproof_flow::Judge;
 use polproof_flow::record::Instant;
 use tracing::warn;
+
+use crate::observe::{CounterMap, ReadOutcome};
 
 /// Read at least so often.
 const PERIOD: u64 = Instant::SECOND;
@@ -19,44 +17,31 @@ const ASKED: u64 = Instant::SECOND / 20;
 /// A loss of before our start may lie so far back that nobody will ask for more.
 const BEFORE: u64 = 180 * Instant::SECOND;
 
-/// The counters of the BPF programs, as they are pinned.
-pub struct LossCounters(PerCpuArray<MapData, u64>);
-
-impl std::fmt::Debug for LossCounters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LossCounters")
-    }
+/// Everything that should have led to a record, or might have, and did not.
+pub(super) fn read(counters: &CounterMap) -> anyhow::Result<u64> {
+    let counters = counters
+        .read()
+        .context("read the counters of the BPF programs")?;
+    Ok([
+        counters.ring_full,
+        counters.no_cookie,
+        counters.unparsed,
+        counters.datagrams_sampled,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add))
 }
 
-impl LossCounters {
-    /// Opens the map that the observer has pinned below `bpf_dir`.
-    ///
-    /// # Errors
-    /// It is not there, or not of that kind.
-    pub fn open(bpf_dir: &Path) -> anyhow::Result<Self> {
-        let path = bpf_dir
-            .join(format!("abi-{ABI_VERSION}"))
-            .join(COUNTERS_MAP);
-        let map = MapData::from_pin(&path)
-            .with_context(|| format!("open the counters pinned at {}", path.display()))?;
-        let counters = PerCpuArray::try_from(Map::PerCpuArray(map))
-            .with_context(|| format!("use the counters pinned at {}", path.display()))?;
-        Ok(Self(counters))
-    }
-
-    /// Everything that should have led to a record, or might have, and did not.
-    pub(super) fn read(&self) -> anyhow::Result<u64> {
-        let mut sum = 0_u64;
-        for counter in [Counter::RingFull, Counter::Unparsed, Counter::NoCookie] {
-            let values = self
-                .0
-                .get(&(counter as u32), 0)
-                .context("read the counters of the BPF programs")?;
-            sum = values
-                .iter()
-                .fold(sum, |sum, value| sum.saturating_add(*value));
-        }
-        Ok(sum)
+/// Tells the judge what reading the ring showed.
+pub(super) fn notice(outcome: &ReadOutcome, now: Instant, judge: &mut Judge) {
+    let lost = outcome.lost.saturating_add(outcome.undecodable).max(1);
+    for span in [outcome.lost_in, outcome.unparsed_in, outcome.sampled_in]
+        .into_iter()
+        .flatten()
+    {
+        // A CPU may have been silent for long before its gap.
+        let from = span.from.max(now.minus(BEFORE));
+        tell(judge, from, span.to.max(from), lost);
     }
 }
 

@@ -36,6 +36,5 @@ mod task;
 mod tests;
 mod witnesses;
 
-pub use losses::LossCounters;
 pub use stats::{JudgeStats, KindStats, Words};
 pub use task::{JudgeTask, run};

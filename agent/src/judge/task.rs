@@ -11,11 +11,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::bench::Bench;
-use super::losses::{LossCounters, ReadLosses};
+use super::losses::{self, ReadLosses};
 use super::records::Records;
 use super::stats::JudgeStats;
 use crate::addresses::LocalAddresses;
-use crate::observe::{RingReader, now};
+use crate::observe::{CounterMap, RingReader, now};
 use crate::report::spool::{Recovered, SpoolWriter};
 use crate::report::witness::JudgeEnd;
 
@@ -25,7 +25,7 @@ pub struct JudgeTask {
     /// The records; taken from the observer.
     pub ring: RingReader,
     /// What there are no records of.
-    pub losses: LossCounters,
+    pub losses: CounterMap,
     /// Questions and answers of other witnesses.
     pub witnesses: JudgeEnd,
     /// News of namespaces.
@@ -57,7 +57,7 @@ pub struct JudgeTask {
 pub async fn run(task: JudgeTask, cancel: CancellationToken) -> anyhow::Result<()> {
     let JudgeTask {
         ring,
-        losses,
+        losses: counters,
         witnesses,
         events,
         view,
@@ -74,7 +74,7 @@ pub async fn run(task: JudgeTask, cancel: CancellationToken) -> anyhow::Result<(
     run_on(
         ring,
         Inputs {
-            losses: Box::new(move || losses.read()),
+            losses: Box::new(move || losses::read(&counters)),
             witnesses,
             events,
             view,
