@@ -90,7 +90,9 @@ impl Losses {
         };
         // A sum that has shrunk is one of other maps.
         if sum != known {
-            tell(judge, from, now, sum.abs_diff(known));
+            // What was counted while we read belongs to it.
+            let until = crate::observe::now().max(now);
+            tell(judge, from, until, sum.abs_diff(known));
         }
         let known = if self.failing { known } else { sum };
         self.last = Some((known, now));

@@ -71,6 +71,9 @@ pub(super) struct Watcher {
     pub(super) identified: Instant,
     pub(super) identify_again: Duration,
     pub(super) asking: Asking,
+    /// Namespaces came or went since the programs last forgot datagrams.
+    stirred: bool,
+    forgotten: Instant,
     pub(super) collect: Instant,
     figures: Instant,
 }
@@ -98,6 +101,8 @@ impl Watcher {
             identified: start,
             identify_again: IDENTIFY_AGAIN,
             asking: Asking::new(start),
+            stirred: false,
+            forgotten: start,
             collect: start + CHECK,
             figures: start,
         }
@@ -182,6 +187,7 @@ impl Watcher {
         if self.figures <= now {
             self.figures = now + FIGURES;
             self.reselect(now);
+            self.forget_datagrams();
             self.renew_figures();
         }
         if self.collect <= now {
@@ -246,6 +252,8 @@ impl Watcher {
             }
             self.retired.insert(uid, pod.ips.clone());
         }
+        self.stirred = true;
+        self.forget_datagrams();
         // A second file of the same namespace may stand in now.
         let others: Vec<_> = self
             .namespaces
@@ -330,7 +338,23 @@ impl Watcher {
             }),
         );
         self.identify_soon();
+        self.stirred = true;
+        self.forget_datagrams();
         Ok(())
+    }
+
+    /// An address may have another owner now: what the programs wrote down of the old one's datagrams must not hide the new one's. At
+    /// once, but once a second at most.
+    fn forget_datagrams(&mut self) {
+        let now = Instant::now();
+        if !self.stirred || now < self.forgotten + FIGURES {
+            return;
+        }
+        self.stirred = false;
+        self.forgotten = now;
+        if let Err(error) = self.lock().forget_datagrams() {
+            tracing::warn!(%error, "the programs cannot be made to forget datagrams: the first ones of a pod that took over an address may not be recorded for 30 s");
+        }
     }
 
     pub(super) async fn send_attached(&self, attached: &Attached) -> anyhow::Result<()> {
