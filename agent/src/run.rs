@@ -182,6 +182,7 @@ impl Agent {
                     stream,
                     reader,
                     gather(&figures),
+                    crate::report::witness::pair().1,
                     Arc::clone(&figures.stream),
                     this.deliver_stop.clone(),
                 );
