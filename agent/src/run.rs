@@ -188,6 +188,7 @@ impl Agent {
                     stream,
                     reader,
                     gather(&figures),
+                    crate::report::witness::pair().1,
                     Arc::clone(&figures.stream),
                     this.deliver_stop.clone(),
                 );
