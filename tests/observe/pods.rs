@@ -73,8 +73,8 @@ impl Running {
     pub(crate) fn start(bpf: &BpfDir, netns_dir: &Path, pods: Vec<Pod>) -> Result<Self> {
         let runtime = Runtime::new()?;
         let observer = Observer::open(&bpf.config(1 << 20))?;
-        // Room for one: the rest must wait, not be lost.
-        let (sender, events) = mpsc::channel(1);
+        // Room for a namespace that nobody asks about: the rest must wait, not be lost.
+        let (sender, events) = mpsc::channel(4);
         let (view, receiver) = watch::channel(view(pods));
         let stats = Arc::new(PodsStats::default());
         let cancel = CancellationToken::new();
