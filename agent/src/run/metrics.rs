@@ -2,6 +2,8 @@
 
 use polproof_policy::compile::OPTIONAL_KINDS;
 
+use crate::observe::{KernelLacks, capabilities};
+
 use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
@@ -12,6 +14,7 @@ pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
         ("version", env!("CARGO_PKG_VERSION")),
     );
     kernel(&mut m, figures);
+    lacking(&mut m);
     pods(&mut m, figures);
     judge(&mut m, figures);
     report(&mut m, figures);
@@ -48,6 +51,18 @@ fn kernel(m: &mut Metrics, figures: &Arc<Figures>) {
         "Records not written because the namespace could not be read",
         read(|c| c.no_cookie),
     );
+}
+
+/// Asked at the scrape; the answer is found out once, when the programs are loaded.
+fn lacking(m: &mut Metrics) {
+    for lack in KernelLacks::ALL {
+        m.labelled_gauge(
+            "polproof_agent_kernel_lacks",
+            "1 where the running kernel lacks something that the agent would use",
+            ("what", lack.name()),
+            move || u64::from(capabilities().lacks(lack)),
+        );
+    }
 }
 
 fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
