@@ -8,11 +8,14 @@
     clippy::print_stderr
 )]
 
+mod bounds;
+mod frames;
 mod hooks;
 mod odd;
 mod pods;
 mod records;
 mod restart;
+mod transports;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -37,6 +40,8 @@ fn main() {
     let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(records::TESTS);
     tests.extend(odd::TESTS);
+    tests.extend(transports::TESTS);
+    tests.extend(bounds::TESTS);
     tests.extend(pods::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);

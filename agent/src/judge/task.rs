@@ -349,7 +349,9 @@ impl<R: Records> Bench<R> {
     fn judge_batch(&mut self) -> bool {
         let before = now();
         self.batch.clear();
-        let ReadOutcome { lost, undecodable } = self.ring.read(&mut self.batch, BATCH);
+        let ReadOutcome {
+            lost, undecodable, ..
+        } = self.ring.read(&mut self.batch, BATCH);
         let drained = self.batch.len() < BATCH;
         self.stats
             .records

@@ -6,13 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::Map;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, Counter, RECORDS_MAP};
+use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, RECORDS_MAP};
 use polproof_flow::record::NetnsCookie;
 
 use super::attach::HOOKS;
@@ -20,6 +20,8 @@ use super::btf::Offsets;
 use super::bytecode::bpf_object;
 use super::capabilities::capabilities;
 use super::clsact::Filters;
+use super::counters::CounterMap;
+use super::datagrams::{Seed, jiffies_per_second};
 use super::error::ObserveError;
 use super::exclusive::Ours;
 use super::identity::{Generations, Identity};
@@ -50,21 +52,6 @@ impl Default for ObserveConfig {
     }
 }
 
-/// Sums over all CPUs since the maps were made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Records that were to be written.
-    pub records: u64,
-    /// Of those, lost because the ring was full.
-    pub ring_full: u64,
-    /// Packets whose headers could not be walked.
-    pub unparsed: u64,
-    /// Non-first fragments.
-    pub fragments: u64,
-    /// Records not written because the namespace could not be read.
-    pub no_cookie: u64,
-}
-
 /// The loaded programs and what is pinned of them.
 pub struct Observer {
     pub(super) ebpf: Ebpf,
@@ -76,7 +63,8 @@ pub struct Observer {
     pub(super) ours: Ours,
     /// The node's own: never a pod's.
     pub(super) host_namespace: NetnsCookie,
-    counters: PerCpuArray<MapData, u64>,
+    pub(super) counters: CounterMap,
+    pub(super) seed: Seed,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Held as long as we live: two agents on one ring would each see half.
@@ -134,10 +122,12 @@ impl Observer {
             .override_global("SK_BUFF_DEV", &offsets.sk_buff_dev, true)
             .override_global("NET_DEVICE_NET", &offsets.net_device_net, true)
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
+            .override_global("JIFFIES_PER_SECOND", &jiffies_per_second()?, true)
             .map_max_entries(RECORDS_MAP, config.ring_bytes)
             .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
             .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))
             .load(bpf_object())?;
+        let seed = Seed::take(&mut ebpf)?;
 
         let mut ids = HashMap::new();
         for hook in &HOOKS {
@@ -199,7 +189,8 @@ impl Observer {
                 Some(path) => visit(path, || identity.here())?,
                 None => identity.here()?,
             },
-            counters: PerCpuArray::try_from(counters)?,
+            counters: CounterMap::try_from(counters)?,
+            seed,
             ring: Some(ring),
             log,
             _lock: lock,
@@ -222,23 +213,6 @@ impl Observer {
     /// Kernel ids of the programs in use, ingress first: for those who measure them.
     pub fn program_ids(&self) -> [u32; 2] {
         [self.ours.ingress, self.ours.egress]
-    }
-
-    /// The counters, summed over the CPUs. Losses show here at once, and in the stream with the CPU's next record.
-    pub fn counters(&self) -> Result<Counters, ObserveError> {
-        let sum = |counter: Counter| -> Result<u64, ObserveError> {
-            let values = self.counters.get(&(counter as u32), 0)?;
-            Ok(values
-                .iter()
-                .fold(0, |sum: u64, value| sum.saturating_add(*value)))
-        };
-        Ok(Counters {
-            records: sum(Counter::Sequence)?,
-            ring_full: sum(Counter::RingFull)?,
-            unparsed: sum(Counter::Unparsed)?,
-            fragments: sum(Counter::Fragment)?,
-            no_cookie: sum(Counter::NoCookie)?,
-        })
     }
 }
 
