@@ -37,7 +37,8 @@ pub struct Args {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Remove the pinned programs, links and ring buffer below --bpf-dir, and end
+    /// Remove the pinned programs, links and ring buffer below --bpf-dir, and on kernels without tcx the filters in the
+    /// pods' network namespaces, and end
     Uninstall,
 }
 

@@ -160,7 +160,7 @@ impl Agent {
         this.spawn("pods", Box::pin(pods));
         let (local_addresses, follow) = addresses::follow(config.host_netns.clone(), stop.clone())?;
         this.spawn("own addresses", Box::pin(follow));
-        let (judge_end, _stream_end) = witness::pair();
+        let (judge_end, stream_end) = witness::pair();
         let judge = JudgeTask {
             ring,
             losses,

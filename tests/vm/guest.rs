@@ -23,8 +23,10 @@ pub(crate) fn run() -> ! {
     } else {
         for Scenario { name, run } in chosen() {
             say(&format!("start {name}"));
+            let start = std::time::Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")));
+            say(&format!("took {:.1} s", start.elapsed().as_secs_f32()));
             match outcome {
                 Ok(()) => say(&format!("ok {name}")),
                 Err(error) => {

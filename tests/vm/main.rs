@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::machine::{KERNELS, Machine};
+use crate::machine::{KERNELS, Kernel, Machine};
 use crate::scenarios::{Scenario, Way};
 
 fn main() -> ExitCode {
@@ -65,24 +65,34 @@ fn main() -> ExitCode {
             );
         }
     }
-    for kernel in &KERNELS {
-        let machine = Machine::of(kernel);
-        let missing = machine.as_ref().err().cloned();
-        note(&format!("Linux {}", kernel.name), missing.as_ref());
-        let machine = machine.ok().map(Arc::new);
-        for Scenario { name, .. } in scenarios::of_kernel(kernel) {
+    // In turn, so that the machines run side by side.
+    let mut of_machines: Vec<_> = KERNELS
+        .iter()
+        .flat_map(|kernel| in_machine(kernel).into_iter().enumerate())
+        .collect();
+    of_machines.sort_by_key(|(number, _)| *number);
+    trials.extend(of_machines.into_iter().map(|(_, trial)| trial));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// One test for each scenario that the kernel's machine runs.
+fn in_machine(kernel: &'static Kernel) -> Vec<Trial> {
+    let machine = Machine::of(kernel);
+    let missing = machine.as_ref().err().cloned();
+    note(&format!("Linux {}", kernel.name), missing.as_ref());
+    let machine = machine.ok().map(Arc::new);
+    scenarios::of_kernel(kernel)
+        .into_iter()
+        .map(|Scenario { name, .. }| {
             let machine = machine.clone();
             let title = format!("Linux {}: {name}", kernel.name);
-            trials.push(
-                Trial::test(title, move || match machine {
-                    Some(machine) => machine.outcome(&name).map_err(Failed::from),
-                    None => Err("no machine".into()),
-                })
-                .with_ignored_flag(missing.is_some()),
-            );
-        }
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
+            Trial::test(title, move || match machine {
+                Some(machine) => machine.outcome(&name).map_err(Failed::from),
+                None => Err("no machine".into()),
+            })
+            .with_ignored_flag(missing.is_some())
+        })
+        .collect()
 }
 
 fn note(name: &str, missing: Option<&String>) {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use polproof_agent::observe::{Identity, KernelLacks, Means, capabilities};
 
 use crate::machine::Kernel;
-use crate::{filters, world};
+use crate::{filters, means, world};
 
 /// A name and what it does.
 pub(crate) struct Scenario {
@@ -57,13 +57,17 @@ pub(crate) type Try = fn(Way) -> Result<()>;
 
 /// The scenarios of one way.
 pub(crate) fn of(way: Way) -> Vec<Scenario> {
-    let mut tries = crate::means::TRIES.to_vec();
+    let mut tries = means::TRIES.to_vec();
     if way.means() == Means::Clsact {
         tries.extend(filters::TRIES);
     }
     if way.identity() == Identity::Inode {
         tries.extend(filters::OF_INODES);
     }
+    named(way, tries)
+}
+
+fn named(way: Way, tries: Vec<(&'static str, Try)>) -> Vec<Scenario> {
     tries
         .into_iter()
         .map(|(name, run)| Scenario {
@@ -73,17 +77,24 @@ pub(crate) fn of(way: Way) -> Vec<Scenario> {
         .collect()
 }
 
-/// What a machine with that kernel runs: all ways that it has, and the tests of the programs.
+/// What a machine with that kernel runs: the best way that it has, and the tests of the programs.
 pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
     let tcx = kernel.tcx;
     let mut all = vec![Scenario {
         name: "what it lacks is named".to_owned(),
         run: Box::new(move || lacks(tcx)),
     }];
-    for way in Way::ALL {
-        if way != Way::Tcx || tcx {
-            all.extend(of(way));
-        }
+    if tcx {
+        all.extend(of(Way::Tcx));
+    } else {
+        all.extend(of(Way::Clsact));
+        // The rest of it is the same as with cookies, and is tried on the host.
+        let of_inodes = [
+            means::TRIES.get(..2).unwrap_or_default(),
+            &filters::OF_INODES,
+        ]
+        .concat();
+        all.extend(named(Way::Inode, of_inodes));
     }
     let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(crate::records::TESTS);
@@ -92,7 +103,8 @@ pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
     tests.extend(crate::hooks::TESTS);
     for (name, run) in tests {
         // These look for links on tcx and their pins.
-        const OF_TCX: [&str; 4] = [
+        const OF_TCX: [&str; 5] = [
+            "a_restart_takes_over_and_misses_nothing",
             "another_program_on_eth0_is_noticed",
             "another_versions_programs_are_removed",
             "our_own_program_missing_is_noticed_and_mended",

@@ -4,6 +4,8 @@
 //! also inside anonymous structs and unions. It trusts no length and no id in the data, and the work of a search is
 //! bounded, so that damaged data is an error and never a panic or an endless loop.
 
+use std::sync::OnceLock;
+
 use super::error::ObserveError;
 use super::identity::Identity;
 
@@ -24,6 +26,21 @@ pub(super) struct Offsets {
 impl Offsets {
     /// Reads /sys/kernel/btf/vmlinux.
     pub(super) fn of_running_kernel(identity: Identity) -> Result<Self, ObserveError> {
+        // Megabytes to be walked for what cannot change.
+        static BY_COOKIE: OnceLock<Offsets> = OnceLock::new();
+        static BY_INODE: OnceLock<Offsets> = OnceLock::new();
+        let known = match identity {
+            Identity::Cookie => &BY_COOKIE,
+            Identity::Inode => &BY_INODE,
+        };
+        if let Some(known) = known.get() {
+            return Ok(*known);
+        }
+        let found = Self::read(identity)?;
+        Ok(*known.get_or_init(|| found))
+    }
+
+    fn read(identity: Identity) -> Result<Self, ObserveError> {
         let data = std::fs::read(VMLINUX).map_err(|error| ObserveError::Btf(error.to_string()))?;
         Self::from_btf(&data, identity).map_err(|error| ObserveError::Btf(error.to_string()))
     }

@@ -4,8 +4,9 @@ mod judge;
 
 use polproof_policy::compile::OPTIONAL_KINDS;
 
-use super::{Arc, Figures, Kind, Metrics, PodsStats, atomic};
 use crate::observe::{KernelLacks, capabilities};
+
+use super::{Arc, Figures, Kind, Metrics, PodsStats, atomic};
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
     let mut m = Metrics::default();
@@ -15,7 +16,7 @@ pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
         ("version", env!("CARGO_PKG_VERSION")),
     );
     kernel(&mut m, figures);
-    lacks(&mut m);
+    lacking(&mut m);
     pods(&mut m, figures);
     judge::judge(&mut m, &figures.judge);
     judge::findings(&mut m, &figures.judge);
@@ -56,14 +57,14 @@ fn kernel(m: &mut Metrics, figures: &Arc<Figures>) {
     );
 }
 
-fn lacks(m: &mut Metrics) {
+/// Asked at the scrape; the answer is found out once, when the programs are loaded.
+fn lacking(m: &mut Metrics) {
     for lack in KernelLacks::ALL {
-        let lacking = u64::from(capabilities().lacks(lack));
         m.labelled_gauge(
-            "polproof_kernel_lacks",
-            "1 for what the running kernel does not have; the log says what follows from it",
+            "polproof_agent_kernel_lacks",
+            "1 where the running kernel lacks something that the agent would use",
             ("what", lack.name()),
-            move || lacking,
+            move || u64::from(capabilities().lacks(lack)),
         );
     }
 }
