@@ -188,7 +188,7 @@ impl Agent {
                     stream,
                     reader,
                     gather(&figures),
-                    crate::report::witness::pair().1,
+                    stream_end,
                     Arc::clone(&figures.stream),
                     this.deliver_stop.clone(),
                 );
