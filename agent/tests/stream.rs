@@ -45,6 +45,8 @@ fn entry(position: u64) -> Entry {
                 observed: position,
                 settled: 0,
                 retracted: 0,
+                witnessed: 0,
+                recovered: None,
                 first: Instant(position),
                 last: Instant(position),
                 samples: Vec::new(),

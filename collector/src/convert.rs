@@ -136,6 +136,8 @@ fn judged_counts(judged: &v1::JudgedCounts) -> Result<JudgedCounts, Bad> {
         denied_unanswered: count("denied_unanswered", judged.denied_unanswered)?,
         denied_answered: count("denied_answered", judged.denied_answered)?,
         allowed_answered: count("allowed_answered", judged.allowed_answered)?,
+        denied_stopped: count("denied_stopped", judged.denied_stopped)?,
+        denied_in_grace: count("denied_in_grace", judged.denied_in_grace)?,
     })
 }
 
@@ -289,6 +291,11 @@ fn sample(sample: &v1::AttemptSample, now: Wall) -> Result<Sample, Bad> {
         answer: match v1::Answer::try_from(sample.answer) {
             Ok(v1::Answer::Accepted) => 1,
             Ok(v1::Answer::Refused) => 2,
+            Ok(v1::Answer::Delivered) => 3,
+            Ok(v1::Answer::Dropped) => 4,
+            Ok(v1::Answer::Rejected) => 5,
+            Ok(v1::Answer::ReplyLost) => 6,
+            Ok(v1::Answer::Established) => 7,
             Ok(v1::Answer::Unspecified) | Err(_) => 0,
         },
     })
@@ -379,6 +386,7 @@ fn kind(number: i32) -> Result<Kind, Bad> {
         Ok(v1::FindingKind::LateEnforcement) => Kind::LateEnforcement,
         Ok(v1::FindingKind::StartupGap) => Kind::StartupGap,
         Ok(v1::FindingKind::Survivor) => Kind::Survivor,
+        Ok(v1::FindingKind::ReplyLost) => Kind::ReplyLost,
         Ok(v1::FindingKind::Unspecified) | Err(_) => return bad("kind", unknown(number)),
     })
 }

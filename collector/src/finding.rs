@@ -50,6 +50,8 @@ pub enum Kind {
     StartupGap,
     /// A connection that outlived the policy change which denies it.
     Survivor,
+    /// Allowed, delivered and answered; the answer never came back.
+    ReplyLost,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             Self::LateEnforcement => 3,
             Self::StartupGap => 4,
             Self::Survivor => 5,
+            Self::ReplyLost => 6,
         }
     }
 
@@ -71,6 +74,7 @@ impl Kind {
             Self::LateEnforcement => "late_enforcement",
             Self::StartupGap => "startup_gap",
             Self::Survivor => "survivor",
+            Self::ReplyLost => "reply_lost",
         }
     }
 }

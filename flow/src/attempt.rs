@@ -10,16 +10,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
+use polproof_policy::Protocol;
 
-/// At which end of the connection the witness sits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Side {
-    /// The pod is connected to.
-    Destination,
-    /// The pod connects.
-    Source,
-}
+use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
+pub(crate) use crate::witness::Side;
 
 /// What makes two SYNs the same attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +116,7 @@ pub(crate) fn read(record: &Record) -> Option<(Side, AttemptKey, Signal)> {
             )),
             Crossing::Out => None,
         },
+        Event::Init { .. } | Event::InitAck { .. } | Event::Abort { .. } | Event::Datagram => None,
     }
 }
 
@@ -222,6 +217,7 @@ impl Attempt {
         Record {
             at,
             netns: self.key.netns,
+            protocol: Protocol::Tcp,
             crossing: match side {
                 Side::Destination => Crossing::In,
                 Side::Source => Crossing::Out,
@@ -301,6 +297,7 @@ pub(crate) fn answer_record(
     Some(Record {
         at,
         netns: key.netns,
+        protocol: Protocol::Tcp,
         crossing: match side {
             Side::Destination => Crossing::Out,
             Side::Source => Crossing::In,

@@ -29,6 +29,7 @@ use crate::restored::Restored;
 use crate::settings::Settings;
 use crate::table::Attempts;
 use crate::tally::Tally;
+use crate::witness::{Gap, Inquiry, Question, Testimony};
 
 /// Times of loss remembered.
 const LOSSES: usize = 64;
@@ -54,6 +55,7 @@ pub struct Judge {
     news: bool,
     waiting: bool,
     due: Vec<u32>,
+    testimonies: Vec<(u64, Testimony)>,
     tally: Tally,
 }
 
@@ -83,6 +85,7 @@ impl Judge {
             news: false,
             waiting: false,
             due: Vec::new(),
+            testimonies: Vec::new(),
             tally: Tally::default(),
             settings,
         }
@@ -372,6 +375,33 @@ impl Judge {
             (Ok(Call::Deny(_)), _) => judged.denied_unanswered += 1,
             _ => {}
         }
+    }
+
+    /// A question of another witness: an answer follows, at once or when the time that it asks about is over.
+    pub fn on_question(&mut self, id: u64, question: Question) {
+        let _ = question;
+        self.testimonies
+            .push((id, Testimony::Incomplete(Gap::TooOld)));
+    }
+
+    /// Answers to questions, by the number of the question.
+    pub fn take_testimonies(&mut self) -> Vec<(u64, Testimony)> {
+        std::mem::take(&mut self.testimonies)
+    }
+
+    /// Questions to other witnesses.
+    pub fn take_inquiries(&mut self) -> Vec<Inquiry> {
+        Vec::new()
+    }
+
+    /// The answer to one of our inquiries.
+    pub fn on_testimony(&mut self, id: u64, testimony: Testimony) {
+        let _ = (id, testimony);
+    }
+
+    /// Whether other witnesses can be asked now: the collector is connected.
+    pub fn on_collector(&mut self, connected: bool) {
+        let _ = connected;
     }
 
     /// Everything to report since the last time. Observed attempts that are old enough by now are judged for

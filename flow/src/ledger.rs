@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, JudgedCounts, Report, Sample};
+use crate::finding::{
+    Exposure, FindingDelta, FindingKey, InconclusiveReason, JudgedCounts, Report, Sample,
+};
 use crate::record::Instant;
 
 /// Attempts of one finding kept as examples in one delta.
@@ -101,6 +103,8 @@ impl Ledger {
                     observed: 1,
                     settled: 0,
                     retracted: 0,
+                    witnessed: 0,
+                    recovered: None,
                     first: at,
                     last: at,
                     samples: vec![sample],
@@ -196,6 +200,8 @@ impl Ledger {
                 observed: 0,
                 settled: 0,
                 retracted: 0,
+                witnessed: 0,
+                recovered: None,
                 first,
                 last,
                 samples: Vec::new(),
@@ -287,6 +293,7 @@ impl Ledger {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             judged: std::mem::take(&mut self.judged),
+            exposure: Exposure::default(),
         }
     }
 
@@ -328,12 +335,16 @@ impl Ledger {
             denied_unanswered,
             denied_answered,
             allowed_answered,
+            denied_stopped,
+            denied_in_grace,
         } = report.judged;
         self.judged.allowed_delivered += allowed_delivered;
         self.judged.denied_delivered += denied_delivered;
         self.judged.denied_unanswered += denied_unanswered;
         self.judged.denied_answered += denied_answered;
         self.judged.allowed_answered += allowed_answered;
+        self.judged.denied_stopped += denied_stopped;
+        self.judged.denied_in_grace += denied_in_grace;
     }
 }
 

@@ -23,6 +23,7 @@ mod restored;
 mod settings;
 mod table;
 mod tally;
+pub mod witness;
 
 pub use here::Here;
 pub use judge::Judge;

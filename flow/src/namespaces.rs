@@ -69,6 +69,9 @@ impl Namespaces {
             | NetnsEvent::Identified { netns, .. }
             | NetnsEvent::Contradicted { netns, .. }
             | NetnsEvent::HookChanged { netns, .. }
+            | NetnsEvent::InPod { netns, .. }
+            | NetnsEvent::Gap { netns, .. }
+            | NetnsEvent::Sockets { netns, .. }
             | NetnsEvent::Gone { netns, .. } => *netns,
         };
         if self.held.len() >= BOUND && !self.held.contains_key(&netns) {
@@ -105,6 +108,7 @@ impl Namespaces {
                 }
                 held.hook = Some(hook.clone());
             }
+            NetnsEvent::InPod { .. } | NetnsEvent::Gap { .. } | NetnsEvent::Sockets { .. } => {}
             NetnsEvent::Gone { at, .. } => held.gone = Some(*at),
         }
         false

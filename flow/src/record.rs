@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use polproof_policy::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// A moment on the node's CLOCK_MONOTONIC, in nanoseconds. Comparable within one boot of one node only.
@@ -65,8 +66,7 @@ pub enum Event {
         /// TTL or hop limit.
         ttl: u8,
     },
-    /// ICMP destination unreachable that quotes a TCP segment; `Record` source and destination
-    /// are those of the quoted packet.
+    /// ICMP destination unreachable; `Record` protocol, source and destination are those of the quoted packet.
     Unreachable {
         /// Who sent the error.
         reporter: IpAddr,
@@ -74,9 +74,27 @@ pub enum Event {
         icmp_type: u8,
         /// ICMP code.
         code: u8,
-        /// Sequence number of the quoted segment: the ISN, if it was a SYN.
+        /// Sequence number of the quoted segment: the ISN, if it was a SYN. Of a quoted SCTP INIT its initiate tag; 0 for UDP.
         quoted_sequence: u32,
     },
+    /// SCTP INIT (RFC 9260, section 3.3.2).
+    Init {
+        /// Initiate tag: the attempt's identity, as the ISN is for TCP.
+        tag: u32,
+    },
+    /// SCTP INIT ACK.
+    InitAck {
+        /// Verification tag: the initiate tag of the INIT that it answers.
+        tag: u32,
+    },
+    /// SCTP ABORT.
+    Abort {
+        /// Verification tag: of the refusal of an INIT, the initiate tag of it.
+        tag: u32,
+    },
+    /// A UDP datagram: the first of its tuple (both addresses, the lower port, the crossing) for some time. While a tuple goes on, the
+    /// kernel records one of its datagrams now and then, not each.
+    Datagram,
 }
 
 /// One packet at one eth0.
@@ -88,6 +106,8 @@ pub struct Record {
     pub netns: NetnsCookie,
     /// Into or out of the pod.
     pub crossing: Crossing,
+    /// Transport (of the quoted packet for [`Event::Unreachable`]).
+    pub protocol: Protocol,
     /// Source address and port (of the quoted packet for [`Event::Unreachable`]).
     pub source: SocketAddr,
     /// Destination address and port (of the quoted packet for [`Event::Unreachable`]).

@@ -15,6 +15,20 @@ pub struct Settings {
     pub identify: u64,
     /// How long after a restart the view of before may be judged by, provisionally.
     pub stale_view: u64,
+    /// How long after the grace time an enforcement is called late, and not missing.
+    pub late: u64,
+    /// How long the word of the other end's witness is waited for.
+    pub testimony: u64,
+    /// For how long attempts are remembered for the questions of others.
+    pub remember: u64,
+    /// Attempts remembered, for each of the two sides.
+    pub max_remembered: usize,
+    /// Questions of others that wait for their answer.
+    pub max_questions: usize,
+    /// Inquiries of our own under way.
+    pub max_inquiries: usize,
+    /// Findings whose end is watched for.
+    pub max_watched: usize,
     /// Attempts in memory at a time, for each of the two sides.
     pub max_attempts: usize,
     /// Answers that were read before their SYN.
@@ -56,6 +70,13 @@ impl Default for Settings {
             aftermath: 5 * Instant::SECOND,
             identify: 10 * Instant::SECOND,
             stale_view: 60 * Instant::SECOND,
+            late: 10 * Instant::SECOND,
+            testimony: 10 * Instant::SECOND,
+            remember: 120 * Instant::SECOND,
+            max_remembered: 131_072,
+            max_questions: 4_096,
+            max_inquiries: 4_096,
+            max_watched: 65_536,
             max_attempts: 131_072,
             max_early: 4_096,
             max_open_records: 16_384,

@@ -75,6 +75,7 @@ fn open_port() -> Result<()> {
                 at: record.at,
                 netns,
                 crossing,
+                protocol: polproof_policy::Protocol::Tcp,
                 source,
                 destination,
                 event,

@@ -181,6 +181,7 @@ impl Bench {
             at: now(),
             netns: NETNS,
             crossing: Crossing::In,
+            protocol: polproof_policy::Protocol::Tcp,
             source: "10.1.0.1:40000".parse().unwrap(),
             destination: SocketAddr::new("10.1.0.2".parse().unwrap(), port),
             event: Event::Syn { isn: self.isn },
@@ -196,6 +197,7 @@ impl Bench {
         self.push(Record {
             at: now(),
             crossing: Crossing::Out,
+            protocol: polproof_policy::Protocol::Tcp,
             source: syn.destination,
             destination: syn.source,
             event: Event::SynAck {

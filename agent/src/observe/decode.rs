@@ -7,6 +7,7 @@ use polproof_agent_common::{
     PacketRecord,
 };
 use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
+use polproof_policy::Protocol;
 use zerocopy::FromBytes;
 
 /// The ACK bit of the TCP flags.
@@ -70,6 +71,7 @@ pub(super) fn from_packet(packet: &PacketRecord) -> Result<Record, DecodeError> 
         at: Instant(packet.ktime_ns),
         netns: NetnsCookie(packet.netns_cookie),
         crossing,
+        protocol: Protocol::Tcp,
         source: SocketAddr::new(source, packet.source_port),
         destination: SocketAddr::new(destination, packet.destination_port),
         event,
@@ -118,6 +120,7 @@ mod tests {
                 at: Instant(7),
                 netns: NetnsCookie(9),
                 crossing: Crossing::In,
+                protocol: Protocol::Tcp,
                 source: "10.0.0.1:40000".parse().unwrap(),
                 destination: "10.0.0.2:80".parse().unwrap(),
                 event: Event::Syn { isn: 0xdead_beef },

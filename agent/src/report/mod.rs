@@ -18,3 +18,4 @@ pub mod problem;
 pub mod spool;
 pub mod stream;
 pub mod vitals;
+pub mod witness;

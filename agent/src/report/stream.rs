@@ -280,7 +280,9 @@ impl Sender {
                 .into_inner();
             match next(&mut responses).await? {
                 Down::Welcome(welcome) => Ok((responses, welcome)),
-                Down::Receipt(_) => Err(StreamProblem::Protocol("a receipt before the welcome")),
+                Down::Receipt(_) | Down::Question(_) | Down::Testimony(_) => {
+                    Err(StreamProblem::Protocol("something before the welcome"))
+                }
             }
         };
         let (responses, welcome) = tokio::time::timeout(WELCOME_TIMEOUT, welcome)
@@ -339,6 +341,7 @@ impl Sender {
                     Down::Welcome(_) => {
                         return Err(StreamProblem::Protocol("a second welcome"));
                     }
+                    Down::Question(_) | Down::Testimony(_) => {}
                 },
                 // The reader keeps the other end: this never fails.
                 _ = appended.changed(), if !more => {

@@ -232,6 +232,7 @@ async fn session(
                 collector.lock().heartbeats.push(heartbeat);
                 None
             }
+            Up::Inquiry(_) | Up::Testimony(_) => None,
             Up::Batch(batch) => {
                 let mut seen = collector.lock();
                 let sequence = batch.sequence;

@@ -21,6 +21,8 @@ pub fn timestamp(wall: Wall) -> Timestamp {
 pub fn finding(finding: Finding) -> v1::Finding {
     let key = finding.key;
     v1::Finding {
+        witnessed: 0,
+        recovered: None,
         id: finding.id,
         node: finding.node,
         observed: finding.observed,
@@ -113,6 +115,8 @@ pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
         denied_unanswered: judged.denied_unanswered,
         denied_answered: judged.denied_answered,
         allowed_answered: judged.allowed_answered,
+        denied_stopped: judged.denied_stopped,
+        denied_in_grace: judged.denied_in_grace,
     }
 }
 

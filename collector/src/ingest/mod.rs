@@ -201,7 +201,7 @@ impl Ingest {
                         return Err(Status::failed_precondition("a second Hello on one stream"));
                     }
                     // A newer agent may say what we do not know.
-                    None => {
+                    Some(Message::Inquiry(_) | Message::Testimony(_)) | None => {
                         self.metrics.messages_unknown.inc();
                     }
                 }

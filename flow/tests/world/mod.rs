@@ -186,6 +186,7 @@ impl Try {
             at,
             netns: self.netns,
             crossing: self.there(),
+            protocol: polproof_policy::Protocol::Tcp,
             source: self.client,
             destination: self.server,
             event: Event::Syn { isn: self.isn },
@@ -196,6 +197,7 @@ impl Try {
             at,
             netns: self.netns,
             crossing: self.back(),
+            protocol: polproof_policy::Protocol::Tcp,
             source: self.server,
             destination: self.client,
             event: Event::SynAck {
@@ -219,6 +221,7 @@ impl Try {
             at,
             netns: self.netns,
             crossing: self.back(),
+            protocol: polproof_policy::Protocol::Tcp,
             source: self.client,
             destination: self.server,
             event: Event::Unreachable {

@@ -94,6 +94,20 @@ pub struct FindingUpdate {
     /// A few of the attempts, at most 3 an update.
     #[prost(message, repeated, tag = "8")]
     pub samples: ::prost::alloc::vec::Vec<AttemptSample>,
+    /// Attempts of those settled that the witness at the other end has seen too, or, if they were not delivered, says that it has not.
+    #[prost(uint64, tag = "9")]
+    pub witnessed: u64,
+    /// That it has ended, if it has; later than `last_seen`.
+    #[prost(message, optional, tag = "10")]
+    pub recovered: ::core::option::Option<Recovery>,
+}
+/// The end of what a finding tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recovery {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(enumeration = "RecoveryCause", tag = "2")]
+    pub cause: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttemptSample {
@@ -107,7 +121,7 @@ pub struct AttemptSample {
     pub destination_address: ::prost::alloc::string::String,
     #[prost(uint32, tag = "5")]
     pub destination_port: u32,
-    /// TCP initial sequence number.
+    /// TCP initial sequence number or SCTP initiate tag; 0 for UDP.
     #[prost(uint32, tag = "6")]
     pub isn: u32,
     #[prost(enumeration = "Answer", tag = "7")]
@@ -122,6 +136,7 @@ pub enum FindingKind {
     LateEnforcement = 3,
     StartupGap = 4,
     Survivor = 5,
+    ReplyLost = 6,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -136,6 +151,7 @@ impl FindingKind {
             Self::LateEnforcement => "FINDING_KIND_LATE_ENFORCEMENT",
             Self::StartupGap => "FINDING_KIND_STARTUP_GAP",
             Self::Survivor => "FINDING_KIND_SURVIVOR",
+            Self::ReplyLost => "FINDING_KIND_REPLY_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -147,6 +163,7 @@ impl FindingKind {
             "FINDING_KIND_LATE_ENFORCEMENT" => Some(Self::LateEnforcement),
             "FINDING_KIND_STARTUP_GAP" => Some(Self::StartupGap),
             "FINDING_KIND_SURVIVOR" => Some(Self::Survivor),
+            "FINDING_KIND_REPLY_LOST" => Some(Self::ReplyLost),
             _ => None,
         }
     }
@@ -251,6 +268,16 @@ pub enum Answer {
     Unspecified = 0,
     Accepted = 1,
     Refused = 2,
+    /// It reached the pod's eth0 and was not answered; nothing but the pod's own stack could take it.
+    Delivered = 3,
+    /// It left its source and reached nobody; nothing came back.
+    Dropped = 4,
+    /// It left its source and reached nobody; a RST or an ICMP error came back.
+    Rejected = 5,
+    /// It was accepted, and the acceptance did not come back.
+    ReplyLost = 6,
+    /// It was accepted before, and goes on.
+    Established = 7,
 }
 impl Answer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -262,6 +289,11 @@ impl Answer {
             Self::Unspecified => "ANSWER_UNSPECIFIED",
             Self::Accepted => "ANSWER_ACCEPTED",
             Self::Refused => "ANSWER_REFUSED",
+            Self::Delivered => "ANSWER_DELIVERED",
+            Self::Dropped => "ANSWER_DROPPED",
+            Self::Rejected => "ANSWER_REJECTED",
+            Self::ReplyLost => "ANSWER_REPLY_LOST",
+            Self::Established => "ANSWER_ESTABLISHED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -270,6 +302,54 @@ impl Answer {
             "ANSWER_UNSPECIFIED" => Some(Self::Unspecified),
             "ANSWER_ACCEPTED" => Some(Self::Accepted),
             "ANSWER_REFUSED" => Some(Self::Refused),
+            "ANSWER_DELIVERED" => Some(Self::Delivered),
+            "ANSWER_DROPPED" => Some(Self::Dropped),
+            "ANSWER_REJECTED" => Some(Self::Rejected),
+            "ANSWER_REPLY_LOST" => Some(Self::ReplyLost),
+            "ANSWER_ESTABLISHED" => Some(Self::Established),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RecoveryCause {
+    Unspecified = 0,
+    /// The same connection was tried again, and was stopped.
+    Enforced = 1,
+    /// The same connection was tried again, and got through.
+    Delivered = 2,
+    /// The policies no longer say what they said: one was changed or deleted, or labels were.
+    PolicyChanged = 3,
+    /// One of its pods is gone.
+    PodGone = 4,
+    /// The connection has ended.
+    Closed = 5,
+}
+impl RecoveryCause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RECOVERY_CAUSE_UNSPECIFIED",
+            Self::Enforced => "RECOVERY_CAUSE_ENFORCED",
+            Self::Delivered => "RECOVERY_CAUSE_DELIVERED",
+            Self::PolicyChanged => "RECOVERY_CAUSE_POLICY_CHANGED",
+            Self::PodGone => "RECOVERY_CAUSE_POD_GONE",
+            Self::Closed => "RECOVERY_CAUSE_CLOSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RECOVERY_CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RECOVERY_CAUSE_ENFORCED" => Some(Self::Enforced),
+            "RECOVERY_CAUSE_DELIVERED" => Some(Self::Delivered),
+            "RECOVERY_CAUSE_POLICY_CHANGED" => Some(Self::PolicyChanged),
+            "RECOVERY_CAUSE_POD_GONE" => Some(Self::PodGone),
+            "RECOVERY_CAUSE_CLOSED" => Some(Self::Closed),
             _ => None,
         }
     }
@@ -295,6 +375,25 @@ pub enum InconclusiveReason {
     AttachedLate = 13,
     /// The policies deny it, and a policy of the CNI's own API, which is not evaluated, may admit it.
     ForeignPolicy = 14,
+    /// It died on the way, and no witness at the destination could be asked.
+    NoWitness = 15,
+    /// The witness at the other end cannot say that it did not see it.
+    WitnessIncomplete = 16,
+    /// It was not delivered, but nothing else was seen to get through at that time.
+    NoControl = 17,
+    TooFewAttempts = 18,
+    DestinationNotReady = 19,
+    /// Something answered, though the destination never saw it.
+    AnsweredElsewhere = 20,
+    /// A filter of the pod's own may have decided.
+    InPodFilter = 21,
+    FlowBegunBefore = 22,
+    /// It went to a Service whose endpoints are expected to be treated differently.
+    MixedEndpoints = 23,
+    /// An ipBlock decides, and the address may have been translated.
+    TranslatedAddress = 24,
+    NamedPort = 25,
+    UdpSilence = 26,
 }
 impl InconclusiveReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -320,6 +419,18 @@ impl InconclusiveReason {
             Self::StateEvicted => "INCONCLUSIVE_REASON_STATE_EVICTED",
             Self::AttachedLate => "INCONCLUSIVE_REASON_ATTACHED_LATE",
             Self::ForeignPolicy => "INCONCLUSIVE_REASON_FOREIGN_POLICY",
+            Self::NoWitness => "INCONCLUSIVE_REASON_NO_WITNESS",
+            Self::WitnessIncomplete => "INCONCLUSIVE_REASON_WITNESS_INCOMPLETE",
+            Self::NoControl => "INCONCLUSIVE_REASON_NO_CONTROL",
+            Self::TooFewAttempts => "INCONCLUSIVE_REASON_TOO_FEW_ATTEMPTS",
+            Self::DestinationNotReady => "INCONCLUSIVE_REASON_DESTINATION_NOT_READY",
+            Self::AnsweredElsewhere => "INCONCLUSIVE_REASON_ANSWERED_ELSEWHERE",
+            Self::InPodFilter => "INCONCLUSIVE_REASON_IN_POD_FILTER",
+            Self::FlowBegunBefore => "INCONCLUSIVE_REASON_FLOW_BEGUN_BEFORE",
+            Self::MixedEndpoints => "INCONCLUSIVE_REASON_MIXED_ENDPOINTS",
+            Self::TranslatedAddress => "INCONCLUSIVE_REASON_TRANSLATED_ADDRESS",
+            Self::NamedPort => "INCONCLUSIVE_REASON_NAMED_PORT",
+            Self::UdpSilence => "INCONCLUSIVE_REASON_UDP_SILENCE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -342,13 +453,27 @@ impl InconclusiveReason {
             "INCONCLUSIVE_REASON_STATE_EVICTED" => Some(Self::StateEvicted),
             "INCONCLUSIVE_REASON_ATTACHED_LATE" => Some(Self::AttachedLate),
             "INCONCLUSIVE_REASON_FOREIGN_POLICY" => Some(Self::ForeignPolicy),
+            "INCONCLUSIVE_REASON_NO_WITNESS" => Some(Self::NoWitness),
+            "INCONCLUSIVE_REASON_WITNESS_INCOMPLETE" => Some(Self::WitnessIncomplete),
+            "INCONCLUSIVE_REASON_NO_CONTROL" => Some(Self::NoControl),
+            "INCONCLUSIVE_REASON_TOO_FEW_ATTEMPTS" => Some(Self::TooFewAttempts),
+            "INCONCLUSIVE_REASON_DESTINATION_NOT_READY" => {
+                Some(Self::DestinationNotReady)
+            }
+            "INCONCLUSIVE_REASON_ANSWERED_ELSEWHERE" => Some(Self::AnsweredElsewhere),
+            "INCONCLUSIVE_REASON_IN_POD_FILTER" => Some(Self::InPodFilter),
+            "INCONCLUSIVE_REASON_FLOW_BEGUN_BEFORE" => Some(Self::FlowBegunBefore),
+            "INCONCLUSIVE_REASON_MIXED_ENDPOINTS" => Some(Self::MixedEndpoints),
+            "INCONCLUSIVE_REASON_TRANSLATED_ADDRESS" => Some(Self::TranslatedAddress),
+            "INCONCLUSIVE_REASON_NAMED_PORT" => Some(Self::NamedPort),
+            "INCONCLUSIVE_REASON_UDP_SILENCE" => Some(Self::UdpSilence),
             _ => None,
         }
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamRequest {
-    #[prost(oneof = "stream_request::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "stream_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<stream_request::Message>,
 }
 /// Nested message and enum types in `StreamRequest`.
@@ -361,11 +486,15 @@ pub mod stream_request {
         Batch(super::Batch),
         #[prost(message, tag = "3")]
         Heartbeat(super::Heartbeat),
+        #[prost(message, tag = "4")]
+        Inquiry(super::Inquiry),
+        #[prost(message, tag = "5")]
+        Testimony(super::Testimony),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamResponse {
-    #[prost(oneof = "stream_response::Message", tags = "1, 2")]
+    #[prost(oneof = "stream_response::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<stream_response::Message>,
 }
 /// Nested message and enum types in `StreamResponse`.
@@ -376,6 +505,12 @@ pub mod stream_response {
         Welcome(super::Welcome),
         #[prost(message, tag = "2")]
         Receipt(super::Receipt),
+        /// The collector asks this agent; it answers with a Testimony of the same id.
+        #[prost(message, tag = "3")]
+        Question(super::Question),
+        /// The answer to this agent's Inquiry of the same id.
+        #[prost(message, tag = "4")]
+        Testimony(super::Testimony),
     }
 }
 /// First message of the agent on every stream.
@@ -426,6 +561,9 @@ pub struct Batch {
     /// When the agent wrote the batch down: whatever it counts happened before.
     #[prost(message, optional, tag = "5")]
     pub made: ::core::option::Option<::prost_types::Timestamp>,
+    /// How late enforcement was, of changes within the grace time.
+    #[prost(message, optional, tag = "6")]
+    pub exposure: ::core::option::Option<Exposure>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InconclusiveCount {
@@ -453,6 +591,123 @@ pub struct JudgedCounts {
     /// Seen leaving, allowed and answered.
     #[prost(uint64, tag = "5")]
     pub allowed_answered: u64,
+    /// Seen leaving though denied, not seen by a complete witness at the destination, while something else got through on the same way:
+    /// proof that it was stopped.
+    #[prost(uint64, tag = "6")]
+    pub denied_stopped: u64,
+    /// Delivered although denied, within the grace time or in flows older than the policies.
+    #[prost(uint64, tag = "7")]
+    pub denied_in_grace: u64,
+}
+/// Changes to a denial, by how long afterwards the last connection got through.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exposure {
+    /// Not cumulative; the upper bounds are 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000 ms, and none.
+    #[prost(uint64, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, tag = "2")]
+    pub sum_ms: u64,
+}
+/// What one end's witness asks the other's. Addresses as the asker saw them; times are of the asker's clock on the way to the collector,
+/// and of the asked one's from there on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Question {
+    /// The asker's number in an Inquiry, the collector's in a StreamResponse.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Whose word is wanted.
+    #[prost(enumeration = "WitnessSide", tag = "2")]
+    pub side: i32,
+    #[prost(enumeration = "Protocol", tag = "3")]
+    pub protocol: i32,
+    /// TCP initial sequence number or SCTP initiate tag; 0 for UDP.
+    #[prost(uint32, tag = "4")]
+    pub tag: u32,
+    #[prost(string, tag = "5")]
+    pub client_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub client_port: u32,
+    #[prost(string, tag = "7")]
+    pub server_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub server_port: u32,
+    /// UID of the pod that must have seen it; empty if it is not known.
+    #[prost(string, tag = "9")]
+    pub pod_uid: ::prost::alloc::string::String,
+    /// UID of the asker's own pod, if it is known.
+    #[prost(string, tag = "10")]
+    pub asker_uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "11")]
+    pub first: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "12")]
+    pub last: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An agent wants the word of the other end's witness.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Inquiry {
+    /// `node` empty: every agent, since the address names nobody.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub question: ::core::option::Option<Question>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Testimony {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "testimony::Word", tags = "2, 3, 4")]
+    pub word: ::core::option::Option<testimony::Word>,
+}
+/// Nested message and enum types in `Testimony`.
+pub mod testimony {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Word {
+        #[prost(message, tag = "2")]
+        Seen(super::Sighting),
+        #[prost(message, tag = "3")]
+        NotSeen(super::Absence),
+        #[prost(enumeration = "super::WitnessGap", tag = "4")]
+        Incomplete(i32),
+    }
+}
+/// An attempt as the other witness saw it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sighting {
+    /// Unset if the namespace is not identified.
+    #[prost(message, optional, tag = "1")]
+    pub pod: ::core::option::Option<ObjectRef>,
+    #[prost(string, tag = "2")]
+    pub client_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub client_port: u32,
+    #[prost(string, tag = "4")]
+    pub server_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "5")]
+    pub server_port: u32,
+    #[prost(message, optional, tag = "6")]
+    pub first: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(enumeration = "SeenOutcome", tag = "7")]
+    pub outcome: i32,
+}
+/// A complete witness that did not see it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Absence {
+    /// Another attempt that got through on the same way at that time, if there was one.
+    #[prost(message, optional, tag = "1")]
+    pub control: ::core::option::Option<Control>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Control {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "2")]
+    pub client_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub client_port: u32,
+    #[prost(string, tag = "4")]
+    pub server_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "5")]
+    pub server_port: u32,
 }
 /// Not sequenced: only the newest matters. At least one every 5 s.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -543,6 +798,125 @@ pub struct CniHint {
     pub evidence: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub remedy: ::prost::alloc::string::String,
+}
+/// Which end of a connection a witness sits at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WitnessSide {
+    Unspecified = 0,
+    Destination = 1,
+    Source = 2,
+}
+impl WitnessSide {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WITNESS_SIDE_UNSPECIFIED",
+            Self::Destination => "WITNESS_SIDE_DESTINATION",
+            Self::Source => "WITNESS_SIDE_SOURCE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WITNESS_SIDE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WITNESS_SIDE_DESTINATION" => Some(Self::Destination),
+            "WITNESS_SIDE_SOURCE" => Some(Self::Source),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SeenOutcome {
+    Unspecified = 0,
+    Accepted = 1,
+    Refused = 2,
+    Unreachable = 3,
+    Unanswered = 4,
+}
+impl SeenOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEEN_OUTCOME_UNSPECIFIED",
+            Self::Accepted => "SEEN_OUTCOME_ACCEPTED",
+            Self::Refused => "SEEN_OUTCOME_REFUSED",
+            Self::Unreachable => "SEEN_OUTCOME_UNREACHABLE",
+            Self::Unanswered => "SEEN_OUTCOME_UNANSWERED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEEN_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEEN_OUTCOME_ACCEPTED" => Some(Self::Accepted),
+            "SEEN_OUTCOME_REFUSED" => Some(Self::Refused),
+            "SEEN_OUTCOME_UNREACHABLE" => Some(Self::Unreachable),
+            "SEEN_OUTCOME_UNANSWERED" => Some(Self::Unanswered),
+            _ => None,
+        }
+    }
+}
+/// Why a witness cannot tell that it did not see an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WitnessGap {
+    Unspecified = 0,
+    NoAgent = 1,
+    TimedOut = 2,
+    Overloaded = 3,
+    PodUnknown = 4,
+    HookShared = 5,
+    NotAttached = 6,
+    RecordsLost = 7,
+    Unparsed = 8,
+    TooOld = 9,
+    NotSampled = 10,
+}
+impl WitnessGap {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WITNESS_GAP_UNSPECIFIED",
+            Self::NoAgent => "WITNESS_GAP_NO_AGENT",
+            Self::TimedOut => "WITNESS_GAP_TIMED_OUT",
+            Self::Overloaded => "WITNESS_GAP_OVERLOADED",
+            Self::PodUnknown => "WITNESS_GAP_POD_UNKNOWN",
+            Self::HookShared => "WITNESS_GAP_HOOK_SHARED",
+            Self::NotAttached => "WITNESS_GAP_NOT_ATTACHED",
+            Self::RecordsLost => "WITNESS_GAP_RECORDS_LOST",
+            Self::Unparsed => "WITNESS_GAP_UNPARSED",
+            Self::TooOld => "WITNESS_GAP_TOO_OLD",
+            Self::NotSampled => "WITNESS_GAP_NOT_SAMPLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WITNESS_GAP_UNSPECIFIED" => Some(Self::Unspecified),
+            "WITNESS_GAP_NO_AGENT" => Some(Self::NoAgent),
+            "WITNESS_GAP_TIMED_OUT" => Some(Self::TimedOut),
+            "WITNESS_GAP_OVERLOADED" => Some(Self::Overloaded),
+            "WITNESS_GAP_POD_UNKNOWN" => Some(Self::PodUnknown),
+            "WITNESS_GAP_HOOK_SHARED" => Some(Self::HookShared),
+            "WITNESS_GAP_NOT_ATTACHED" => Some(Self::NotAttached),
+            "WITNESS_GAP_RECORDS_LOST" => Some(Self::RecordsLost),
+            "WITNESS_GAP_UNPARSED" => Some(Self::Unparsed),
+            "WITNESS_GAP_TOO_OLD" => Some(Self::TooOld),
+            "WITNESS_GAP_NOT_SAMPLED" => Some(Self::NotSampled),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -999,6 +1373,12 @@ pub struct Finding {
     /// The newest, at most 10.
     #[prost(message, repeated, tag = "10")]
     pub samples: ::prost::alloc::vec::Vec<AttemptSample>,
+    /// Settled attempts that both ends' witnesses agree on.
+    #[prost(uint64, tag = "11")]
+    pub witnessed: u64,
+    /// That it has ended, if it has and was not seen again since.
+    #[prost(message, optional, tag = "12")]
+    pub recovered: ::core::option::Option<Recovery>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FindingFilter {

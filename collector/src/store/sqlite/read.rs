@@ -39,6 +39,8 @@ impl Sqlite {
                     denied_unanswered: count("denied_unanswered")?,
                     denied_answered: count("denied_answered")?,
                     allowed_answered: count("allowed_answered")?,
+                    denied_stopped: 0,
+                    denied_in_grace: 0,
                 },
                 unanswered_since: count("unanswered_since")?,
                 ..Node::default()
