@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 
 use self::certificates::Authority;
 use self::collector::Questions;
-use self::enforcers::{Enforcer, World};
+use self::enforcers::{Enforcer, Event, Seat, World};
 use self::lease::Lease;
 use self::manifests::{Manifests, ObjectName};
 use self::node::{Node, Pod, PodSpec};
@@ -309,10 +309,19 @@ impl Lab {
     /// # Errors
     /// When the old rules stay or the new ones cannot be loaded.
     pub fn set_enforcer(&mut self, enforcer: Box<dyn Enforcer>) -> Result<()> {
-        let world = world(&self.nodes, &self.manifests)?;
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
         self.enforcer.withdraw(&world)?;
         self.enforcer = enforcer;
         self.enforcer.enforce(&world)
+    }
+
+    /// Something befalls the enforcer in force.
+    ///
+    /// # Errors
+    /// When what it does then fails.
+    pub fn befall(&mut self, event: &Event) -> Result<()> {
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
+        self.enforcer.happen(event, &world)
     }
 
     /// The enforcer in force.
@@ -321,7 +330,7 @@ impl Lab {
     }
 
     fn enforce(&mut self) -> Result<()> {
-        let world = world(&self.nodes, &self.manifests)?;
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
         self.enforcer.enforce(&world)
     }
 
@@ -344,8 +353,21 @@ impl Lab {
     }
 }
 
-fn world<'a>(nodes: &'a [Node], manifests: &Manifests) -> Result<World<'a>> {
+fn world<'a>(
+    nodes: &'a [Node],
+    pods: &BTreeMap<String, Pod>,
+    manifests: &Manifests,
+) -> Result<World<'a>> {
+    let seat = |pod: &Pod| {
+        let node = nodes.get(pod.node())?;
+        Some(Seat {
+            node: node.name(),
+            veth: pod.veth(),
+            addresses: pod.addresses().to_vec(),
+        })
+    };
     Ok(World {
+        seats: pods.values().filter_map(seat).collect(),
         nodes: nodes
             .iter()
             .map(|node| (node.name(), node.netns()))

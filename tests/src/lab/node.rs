@@ -384,6 +384,11 @@ impl Pod {
         self.node
     }
 
+    /// The host's end of its eth0.
+    pub fn veth(&self) -> String {
+        format!("veth{}", self.host)
+    }
+
     /// Its addresses, IPv4 first.
     pub const fn addresses(&self) -> [IpAddr; 2] {
         self.addresses
