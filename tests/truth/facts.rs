@@ -118,3 +118,30 @@ impl Seen {
             .any(|((answering, _), what)| answering == pod && *what != What::Open)
     }
 }
+
+/// The attempts in a few words, equal ones counted.
+pub(crate) fn brief(facts: &[Fact]) -> String {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for fact in facts {
+        let arrived = match &fact.arrived {
+            Some((pod, source)) => format!("at {pod} as {source}, which answered"),
+            None => "at nobody's".to_owned(),
+        };
+        let what = |what: Option<What>| what.map_or("nothing".to_owned(), |what| what.to_string());
+        let answer = if fact.arrived.is_some() {
+            format!(" {}", what(fact.answer))
+        } else {
+            String::new()
+        };
+        let line = format!("{arrived}{answer}; back came {}", what(fact.back));
+        *counted.entry(line).or_insert(0) += 1;
+    }
+    if counted.is_empty() {
+        return "nothing left the source".to_owned();
+    }
+    counted
+        .iter()
+        .map(|(line, count)| format!("{count} x {line}"))
+        .collect::<Vec<_>>()
+        .join(" | ")
+}

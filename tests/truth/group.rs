@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use polproof_proto::v1::InconclusiveReason;
+use polproof_tests::lab::enforcers::Entry;
 use polproof_tests::lab::topology::Topology;
 use polproof_tests::lab::{Lab, Setup, lease};
 
@@ -32,7 +33,7 @@ const SHOWN: usize = 16;
 /// An enforcer in a topology.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group {
-    pub(crate) enforcer: &'static oracle::Entry,
+    pub(crate) enforcer: &'static Entry,
     pub(crate) topology: Topology,
 }
 
@@ -77,11 +78,13 @@ impl Group {
         lab.wait_ready(UP)?;
         std::thread::sleep(LATE);
         let taps = Taps::open(lab, &scene.pods)?;
+        let sent = Instant::now();
         scene.drive(lab, cells, &taps)?;
+        let sent = (sent, Instant::now());
         let (rows, counted) = self.wait(lab, &scene, cells, &taps)?;
         let mut wrong = complaints(&rows.0, &counted);
         wrong.extend(rows.1.iter().map(|strange| format!("FALSE {strange}")));
-        wrong.extend(oracle::disagreements(lab, &scene, &rows.0)?);
+        wrong.extend(oracle::disagreements(lab, &scene, &rows.0, sent)?);
         Ok((rows.0, wrong))
     }
 

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use polproof_tests::lab::prerequisites;
+use polproof_tests::lab::{enforcers, prerequisites};
 use polproof_tests::lab::topology::Topology;
 
 use crate::group::Group;
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
 
 fn groups() -> Vec<Group> {
     let full = std::env::var(FULL).is_ok_and(|value| value == "full");
-    let all = oracle::catalogue()
+    let all = enforcers::catalogue()
         .iter()
         .flat_map(|enforcer| Topology::ALL.map(|topology| Group { enforcer, topology }));
     all.filter(|group| full || REPRESENTATIVE.contains(&(group.enforcer.name, group.topology)))

@@ -81,7 +81,7 @@ fn line(row: &Row) -> String {
         let mut whats: Vec<String> = row
             .facts
             .iter()
-            .map(|fact| which(fact).map_or_else(|| "-".to_owned(), name))
+            .map(|fact| which(fact).map_or_else(|| "-".to_owned(), |what| what.to_string()))
             .collect();
         whats.sort_unstable();
         whats.dedup();
@@ -121,15 +121,6 @@ fn line(row: &Row) -> String {
         whats(|fact| fact.back),
         found.join(" "),
     )
-}
-
-fn name(what: What) -> String {
-    match what {
-        What::Open => "open".to_owned(),
-        What::Accepted => "accepted".to_owned(),
-        What::Refused => "refused".to_owned(),
-        What::Icmp(kind, code) => format!("icmp-{kind}/{code}"),
-    }
 }
 
 /// The summary: by enforcer, by what was found, and what was left out.

@@ -6,7 +6,7 @@ use polproof_proto::v1::{FindingKind, InconclusiveReason};
 
 use crate::cell::Cell;
 use crate::expected::Expected;
-use crate::facts::Fact;
+use crate::facts::{Fact, brief};
 use crate::findings::Found;
 
 /// The verdict on a cell.
@@ -66,12 +66,14 @@ pub(crate) fn complaints(rows: &[Row], counted: &BTreeMap<InconclusiveReason, u6
         match &row.verdict {
             Verdict::Found(_) | Verdict::Silent => {}
             Verdict::False(found) => complaints.push(format!(
-                "FALSE {}: {found:?}; what happened: {:?}",
-                row.cell, row.facts
+                "FALSE {}: {found:?}; {}",
+                row.cell,
+                brief(&row.facts)
             )),
             Verdict::Missed(kind, excuses) if excuses.is_empty() => complaints.push(format!(
-                "MISSED {}: no {kind:?}; what happened: {:?}",
-                row.cell, row.facts
+                "MISSED {}: no {kind:?}; {}",
+                row.cell,
+                brief(&row.facts)
             )),
             Verdict::Missed(_, excuses) => *excused.entry(excuses).or_insert(0) += 1,
         }

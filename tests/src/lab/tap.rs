@@ -36,6 +36,17 @@ pub enum What {
     Icmp(u8, u8),
 }
 
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Accepted => f.write_str("accepted"),
+            Self::Refused => f.write_str("refused"),
+            Self::Icmp(kind, code) => write!(f, "icmp-{kind}/{code}"),
+        }
+    }
+}
+
 /// A packet that opens, or answers what opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Event {
