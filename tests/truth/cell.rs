@@ -132,6 +132,8 @@ impl Said {
 pub(crate) const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 /// The first and the last port that cells use in pods.
 pub(crate) const PORTS: (u16, u16) = (1000, 1099);
+/// The first port that cells use at Services: few, since an enforcer's rules grow with them.
+const SERVICE_PORTS: u16 = 2000;
 /// The first port that cells use at nodes.
 const NODE_PORTS: u16 = 30_000;
 
@@ -159,8 +161,14 @@ impl Cell {
     pub(crate) const fn asked_port(self) -> u16 {
         match self.path {
             Path::NodePort => NODE_PORTS + self.state.number(),
-            _ => self.port(),
+            Path::Service | Path::Hairpin => self.service_port(),
+            Path::SameNode | Path::Across => self.port(),
         }
+    }
+
+    /// The port of the Service that leads there.
+    pub(crate) const fn service_port(self) -> u16 {
+        SERVICE_PORTS + self.state.number()
     }
 
     /// `namespace/pod` of the source.

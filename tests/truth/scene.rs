@@ -186,29 +186,28 @@ fn serve(lab: &Lab, name: &str, role: &str, cells: &[Cell]) -> Result<()> {
 }
 
 fn spec(name: &str, path: Path, role: &str, cells: &[Cell]) -> ServiceSpec {
-    let mut ports: Vec<(Protocol, u16, u16)> = cells
+    let mut ports: Vec<(Protocol, Cell)> = cells
         .iter()
         .filter(|cell| cell.path == path && cell.state.role() == role)
-        .map(|cell| (cell.protocol, cell.port(), cell.asked_port()))
+        .map(|cell| (cell.protocol, *cell))
         .collect();
     ports.sort_unstable();
-    ports.dedup();
+    ports.dedup_by_key(|(protocol, cell)| (*protocol, cell.state));
     let backends: &[u8] = match path {
         Path::Service => &[1, 2],
         Path::NodePort => &[2],
         _ => &[1],
     };
-    let spec = ports.into_iter().fold(
-        ServiceSpec::new("t", name),
-        |spec, (protocol, port, asked)| {
-            let service_port = ServicePort::new(protocol, port, port);
+    let spec = ports
+        .into_iter()
+        .fold(ServiceSpec::new("t", name), |spec, (protocol, cell)| {
+            let port = ServicePort::new(protocol, cell.service_port(), cell.port());
             spec.port(if path == Path::NodePort {
-                service_port.node_port(asked)
+                port.node_port(cell.asked_port())
             } else {
-                service_port
+                port
             })
-        },
-    );
+        });
     backends.iter().fold(spec, |spec, node| {
         spec.backend(Backend::ready(&format!("t/{role}-{node}")))
     })
