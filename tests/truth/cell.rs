@@ -198,11 +198,6 @@ impl Cell {
             .collect()
     }
 
-    /// Whether policies forbid it. They say nothing of what a pod sends to itself.
-    pub(crate) fn denied(self) -> bool {
-        self.said != Said::Allowed && self.path != Path::Hairpin
-    }
-
     /// Which of an address pair is of its family.
     pub(crate) fn pick(self, pair: [IpAddr; 2]) -> IpAddr {
         let [v4, v6] = pair;

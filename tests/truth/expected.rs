@@ -4,8 +4,9 @@ use polproof_policy::Protocol;
 use polproof_proto::v1::{FindingKind, InconclusiveReason as Reason};
 use polproof_tests::lab::tap::What;
 
-use crate::cell::{Cell, Path, State};
+use crate::cell::{Cell, Path, Said, State};
 use crate::facts::Fact;
+use crate::stage::Stage;
 
 /// What must be found, and why it may be missing. Any other finding is false.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,18 +36,28 @@ impl Expected {
 /// How often a cell is tried: over-blocking is only said after three times.
 pub(crate) const ATTEMPTS: usize = 3;
 
+/// Why nothing may be said of a pod's first moments.
+const YOUNG: &[Reason] = &[
+    Reason::WithinGrace,
+    Reason::AttachedLate,
+    Reason::DestinationUnidentified,
+    Reason::SnapshotNotReady,
+];
+
 /// What must be said of a cell. `way_open`: something else got through to the destination at that time, and was answered.
-pub(crate) fn expected(cell: Cell, facts: &[Fact], way_open: bool) -> Expected {
+pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool) -> Expected {
     let delivered = facts.iter().any(|fact| fact.arrived.is_some());
     if cell.path == Path::Hairpin {
         // What a pod sends to itself is none of the policies' business.
         return Expected::silence();
     }
-    if cell.denied() {
-        return if delivered {
-            violation(cell, facts)
-        } else {
+    if stage.said(cell.said) != Said::Allowed {
+        return if !delivered {
             Expected::silence()
+        } else if stage == Stage::Young {
+            Expected::find(FindingKind::StartupGap, YOUNG)
+        } else {
+            violation(cell, facts)
         };
     }
     let lost = |fact: &Fact| fact.answer == Some(What::Accepted) && fact.back.is_none();
@@ -61,7 +72,7 @@ pub(crate) fn expected(cell: Cell, facts: &[Fact], way_open: bool) -> Expected {
         };
         return Expected::find(FindingKind::ReplyLost, excuses);
     }
-    if delivered || facts.is_empty() {
+    if delivered || facts.is_empty() || stage == Stage::Young {
         return Expected::silence();
     }
     over_blocked(cell, facts, way_open)

@@ -14,11 +14,10 @@ use crate::expected::expected;
 use crate::facts::Taps;
 use crate::findings::Findings;
 use crate::oracle;
-use crate::scene::{POLICIES, Scene};
+use crate::scene::Scene;
+use crate::stage::{Stage, UP};
 use crate::verdict::{Row, Verdict, complaints, verdict};
 
-/// Until everything is up on a busy machine.
-const UP: Duration = Duration::from_secs(120);
 /// A denial that is not older than this is enforced late, if at all; here it is to be old.
 const LATE: Duration = Duration::from_secs(10);
 /// After the last attempt nothing more can be said: it was silent for 8 s, and was settled.
@@ -51,6 +50,10 @@ impl Group {
         format!("{}, {}", self.enforcer.name, self.topology)
     }
 
+    fn stage(&self) -> Stage {
+        Stage::of(self.enforcer)
+    }
+
     /// Makes the lab, tries every cell, and compares what was found with what happened.
     pub(crate) fn run(&self, cells: &[Cell]) -> Result<Outcome> {
         let began = Instant::now();
@@ -71,12 +74,20 @@ impl Group {
     }
 
     fn run_in(&self, lab: &mut Lab, cells: &[Cell]) -> Result<(Vec<Row>, Vec<String>)> {
-        let scene = Scene::furnish(lab, cells)?;
-        lab.apply(POLICIES)?;
-        lab.set_enforcer(self.enforcer.make())?;
+        let stage = self.stage();
+        let mut scene = Scene::furnish(lab, cells)?;
+        stage.begin(lab, self.enforcer)?;
         lab.start_all()?;
         lab.wait_ready(UP)?;
+        stage.strike(lab, self.enforcer, &mut scene, cells)?;
         std::thread::sleep(LATE);
+        stage.touch_off(lab, self.enforcer, &mut scene, cells)?;
+        let cells: Vec<Cell> = cells
+            .iter()
+            .copied()
+            .filter(|cell| stage.has(cell))
+            .collect();
+        let cells = &*cells;
         let taps = Taps::open(lab, &scene.pods)?;
         let sent = Instant::now();
         scene.drive(lab, cells, &taps)?;
@@ -142,12 +153,13 @@ impl Group {
                 .destinations()
                 .iter()
                 .any(|pod| seen.any_answer_of(pod));
-            let expected = expected(*cell, &facts, way_open);
+            let expected = expected(*cell, self.stage(), &facts, way_open);
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {
                 enforcer: self.enforcer.name.to_owned(),
                 topology: self.topology.name(),
                 cell: *cell,
+                said: self.stage().said(cell.said),
                 verdict: verdict(&expected, &facts, &found),
                 facts,
                 found,

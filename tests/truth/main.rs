@@ -21,6 +21,8 @@ mod findings;
 mod group;
 mod oracle;
 mod scene;
+mod selftest;
+mod stage;
 mod table;
 mod verdict;
 
@@ -29,8 +31,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use polproof_tests::lab::{enforcers, prerequisites};
 use polproof_tests::lab::topology::Topology;
+use polproof_tests::lab::{enforcers, prerequisites};
 
 use crate::group::Group;
 use crate::table::Counts;
@@ -73,7 +75,12 @@ fn main() -> ExitCode {
     let cells = Arc::new(cells);
     let groups = groups();
     let progress = Arc::new(Mutex::new(Progress::default()));
-    let total = groups.len();
+    let chosen = |group: &&Group| match &arguments.filter {
+        Some(filter) if arguments.exact => group.name() == *filter,
+        Some(filter) => group.name().contains(filter.as_str()),
+        None => true,
+    };
+    let total = groups.iter().filter(chosen).count();
     let trials = groups
         .into_iter()
         .map(|group| {
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
             Trial::test(group.name(), move || run(&group, &cells, &progress, total))
                 .with_ignored_flag(!missing.is_empty())
         })
+        .chain(selftest::trials())
         .collect();
     let began = Instant::now();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -23,10 +23,7 @@ fn fate(
     sent: (Instant, Instant),
 ) -> Result<Fate> {
     let source = cell.pick(lab.pod(&cell.source())?.addresses());
-    let destination = SocketAddr::new(
-        cell.pick(lab.pod(destination)?.addresses()),
-        cell.port(),
-    );
+    let destination = SocketAddr::new(cell.pick(lab.pod(destination)?.addresses()), cell.port());
     let case = Case::direct(cell.protocol, source, destination)
         .asking(cell.asked(&scene.places)?)
         .shown_as(shown(lab.setup().topology, cell, source))
@@ -69,10 +66,7 @@ pub(crate) fn disagreements(
                 .iter()
                 .any(|fact| !agrees(fact, &fates, lab.setup().topology, cell));
         if wrong {
-            found.push(format!(
-                "LAB {cell}: {fates:?}, but {}",
-                brief(&row.facts)
-            ));
+            found.push(format!("LAB {cell}: {fates:?}, but {}", brief(&row.facts)));
         }
     }
     Ok(found)

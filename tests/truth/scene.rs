@@ -79,16 +79,7 @@ impl Scene {
             scene.note(lab, &name)?;
         }
         for role in ["plain", "walled", "meshed"] {
-            for node in 0..2 {
-                let name = format!("{role}-{}", node + 1);
-                lab.add_pod(
-                    &PodSpec::new("t", &name, node)
-                        .labels(&[("app", "destination"), ("role", role)])
-                        .port("metrics", 9100),
-                )?;
-                scene.note(lab, &name)?;
-                serve(lab, &name, role, cells).with_context(|| format!("serve in {name}"))?;
-            }
+            scene.make(lab, role, cells)?;
         }
         for path in [Path::Service, Path::NodePort, Path::Hairpin] {
             for role in ["plain", "walled", "meshed"] {
@@ -104,6 +95,29 @@ impl Scene {
             .places
             .insert(node.name().to_owned(), node.addresses());
         Ok(scene)
+    }
+
+    /// Makes the destinations of a role, one on each node.
+    fn make(&mut self, lab: &mut Lab, role: &str, cells: &[Cell]) -> Result<()> {
+        for node in 0..2 {
+            let name = format!("{role}-{}", node + 1);
+            lab.add_pod(
+                &PodSpec::new("t", &name, node)
+                    .labels(&[("app", "destination"), ("role", role)])
+                    .port("metrics", 9100),
+            )?;
+            self.note(lab, &name)?;
+            serve(lab, &name, role, cells).with_context(|| format!("serve in {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes new pods in place of the destinations of a role.
+    pub(crate) fn make_again(&mut self, lab: &mut Lab, role: &str, cells: &[Cell]) -> Result<()> {
+        for node in 1..=2 {
+            self.pods.retain(|pod| *pod != format!("t/{role}-{node}"));
+        }
+        self.make(lab, role, cells)
     }
 
     fn note(&mut self, lab: &Lab, name: &str) -> Result<()> {

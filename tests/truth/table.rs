@@ -114,7 +114,7 @@ fn line(row: &Row) -> String {
         family_name(cell.family),
         cell.path,
         cell.state,
-        cell.said,
+        row.said,
         row.facts.len(),
         arrived.join(" "),
         whats(|fact| fact.answer),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polproof_proto::v1::{FindingKind, InconclusiveReason};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Said};
 use crate::expected::Expected;
 use crate::facts::{Fact, brief};
 use crate::findings::Found;
@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) enforcer: String,
     pub(crate) topology: &'static str,
     pub(crate) cell: Cell,
+    /// What the policies say when there is traffic.
+    pub(crate) said: Said,
     pub(crate) facts: Vec<Fact>,
     pub(crate) found: Found,
     pub(crate) verdict: Verdict,
