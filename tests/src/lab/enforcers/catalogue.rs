@@ -52,6 +52,14 @@ impl Entry {
         }
     }
 
+    /// What is wrong with it.
+    pub const fn faults(&self) -> &'static [Fault] {
+        match self.parts {
+            Some((_, _, faults)) => faults,
+            Option::None => &[],
+        }
+    }
+
     /// Why it cannot be made here, in words, if so.
     pub fn missing(&self) -> Option<String> {
         let (mechanism, ..) = self.parts?;

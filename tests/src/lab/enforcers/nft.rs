@@ -77,7 +77,7 @@ impl Nft {
         };
         let _ = writeln!(
             text,
-            "}}\nchain hook {{\ntype filter hook {hook} priority {priority}; policy accept;"
+            "}}\nchain way_in {{\ntype filter hook {hook} priority {priority}; policy accept;"
         );
         if self.behind_accept {
             for (ip, network) in ["ip", "ip6"].iter().zip(CLUSTER_CIDRS) {

@@ -370,14 +370,17 @@ fn without_blocks(policy: &NetworkPolicy) -> NetworkPolicy {
     stripped
 }
 
-/// The addresses of all interfaces in the namespace but the loopback's.
+/// The addresses of all interfaces in the namespace that others may know.
 fn addresses(netns: &Netns) -> Result<BTreeSet<IpAddr>> {
     netns.run(|| -> Result<BTreeSet<IpAddr>> {
         let all = getifaddrs()?.filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
             let v6 = || address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip()));
-            v4.or_else(v6).filter(|ip| !ip.is_loopback())
+            v4.or_else(v6).filter(|ip| {
+                let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+                !ip.is_loopback() && !link_local
+            })
         });
         Ok(all.collect())
     })?

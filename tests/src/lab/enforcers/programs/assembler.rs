@@ -87,6 +87,11 @@ impl Assembler {
         }
     }
 
+    /// Whether anything jumps to it: the verifier wants no code that is never reached.
+    pub(super) fn is_used(&self, label: Label) -> bool {
+        self.jumps.iter().any(|(_, to)| *to == label)
+    }
+
     pub(super) fn copy(&mut self, dst: Reg, src: Reg) {
         self.push(0xbf, dst, src, 0, 0);
     }

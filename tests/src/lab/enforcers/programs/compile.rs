@@ -110,8 +110,10 @@ pub(super) fn program(rules: Rules<'_>, role: Role<'_>) -> Result<Vec<u8>> {
     this.all(role);
     this.asm.place(pass);
     this.asm.exit(PASS);
-    this.asm.place(drop);
-    this.asm.exit(DROP);
+    if this.asm.is_used(drop) {
+        this.asm.place(drop);
+        this.asm.exit(DROP);
+    }
     this.asm.finish()
 }
 
