@@ -60,7 +60,10 @@ pub(crate) fn disagreements(
                 Ok((pod, fate))
             })
             .collect::<Result<_>>()?;
-        let wrong = row.facts.is_empty()
+        // What cannot even find its neighbour (ICMPv6 is stopped as well) does not leave the source.
+        let none_left = row.facts.is_empty();
+        let all_die = fates.iter().all(|(_, fate)| matches!(fate, Fate::Dies(_)));
+        let wrong = none_left && !all_die
             || row
                 .facts
                 .iter()
