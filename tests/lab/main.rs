@@ -13,7 +13,9 @@ mod enforcers;
 mod findings;
 mod network;
 mod recovery;
+mod services;
 mod tiers;
+mod topologies;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -85,6 +87,8 @@ fn main() -> std::process::ExitCode {
     let programs = prerequisites::missing_for_agents();
     let scenarios = network::scenarios()
         .into_iter()
+        .chain(topologies::scenarios())
+        .chain(services::scenarios())
         .chain(verdicts::scenarios())
         .chain(tiers::scenarios())
         .chain(recovery::scenarios())
