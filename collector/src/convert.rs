@@ -6,21 +6,23 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use polproof_flow::finding::JudgedCounts;
+use polproof_flow::finding::{Exposure, JudgedCounts};
 use polproof_policy::{Direction, Protocol};
 use polproof_proto::{MAX_FINDINGS_PER_BATCH, v1};
 use prost_types::Timestamp;
 
-use crate::finding::{Denier, End, Key, Kind, Sample, Update, Wall};
+use crate::finding::{Denier, End, Key, Kind, Recovery, Sample, Update, Wall};
 use crate::store::{Delivery, Filter};
 
 mod answer;
 mod heartbeat;
 mod text;
+mod witness;
 
-pub use answer::{explanation, finding, judged, timestamp};
+pub use answer::{explanation, exposure, finding, judged, kind_count, timestamp};
 pub use heartbeat::heartbeat;
 pub use text::{printable, unprintable};
+pub use witness::{inquiry, moment, question_out, testimony_out, word};
 
 /// No honest batch counts more of anything: a million attempts a second for two weeks.
 const LARGEST_COUNT: u64 = 1_000_000_000_000;
@@ -126,7 +128,35 @@ pub fn delivery(node: &str, instance: &str, batch: v1::Batch, now: Wall) -> (Del
             Err(bad) => refused.push(inside("judged")(bad)),
         }
     }
+    if let Some(wire) = batch.exposure {
+        match histogram(&wire) {
+            Ok(exposure) => delivery.exposure = exposure,
+            Err(bad) => refused.push(inside("exposure")(bad)),
+        }
+    }
     (delivery, refused)
+}
+
+fn histogram(wire: &v1::Exposure) -> Result<Exposure, Bad> {
+    let mut exposure = Exposure {
+        sum_ms: count("sum_ms", wire.sum_ms)?,
+        ..Exposure::default()
+    };
+    if wire.counts.len() != exposure.counts.len() {
+        // Other bounds: the counts would stand for other times.
+        return bad(
+            "counts",
+            format!(
+                "{} of them, {} are understood",
+                wire.counts.len(),
+                exposure.counts.len()
+            ),
+        );
+    }
+    for (known, given) in exposure.counts.iter_mut().zip(&wire.counts) {
+        *known = count("counts", *given)?;
+    }
+    Ok(exposure)
 }
 
 fn judged_counts(judged: &v1::JudgedCounts) -> Result<JudgedCounts, Bad> {
@@ -136,6 +166,8 @@ fn judged_counts(judged: &v1::JudgedCounts) -> Result<JudgedCounts, Bad> {
         denied_unanswered: count("denied_unanswered", judged.denied_unanswered)?,
         denied_answered: count("denied_answered", judged.denied_answered)?,
         allowed_answered: count("allowed_answered", judged.allowed_answered)?,
+        denied_stopped: count("denied_stopped", judged.denied_stopped)?,
+        denied_in_grace: count("denied_in_grace", judged.denied_in_grace)?,
     })
 }
 
@@ -147,10 +179,16 @@ fn update(update: v1::FindingUpdate, now: Wall) -> Result<Update, Bad> {
     let observed = count("observed", update.observed)?;
     let settled = count("settled", update.settled)?;
     let retracted = count("retracted", update.retracted)?;
-    if observed + settled + retracted == 0 {
+    let witnessed = count("witnessed", update.witnessed)?;
+    let recovered = update
+        .recovered
+        .map(|wire| recovery(&wire, now))
+        .transpose()
+        .map_err(inside("recovered"))?;
+    if observed + settled + retracted + witnessed == 0 && recovered.is_none() {
         return bad(
             "observed",
-            "0, and settled and retracted too: it says nothing",
+            "0, and settled, retracted and witnessed too, and no end: it says nothing",
         );
     }
     let evidence = match v1::EvidenceLevel::try_from(update.evidence) {
@@ -176,7 +214,24 @@ fn update(update: v1::FindingUpdate, now: Wall) -> Result<Update, Bad> {
         first,
         last,
         evidence,
+        witnessed,
+        recovered,
         samples,
+    })
+}
+
+fn recovery(wire: &v1::Recovery, now: Wall) -> Result<Recovery, Bad> {
+    let cause = match v1::RecoveryCause::try_from(wire.cause) {
+        Ok(v1::RecoveryCause::Enforced) => 1,
+        Ok(v1::RecoveryCause::Delivered) => 2,
+        Ok(v1::RecoveryCause::PolicyChanged) => 3,
+        Ok(v1::RecoveryCause::PodGone) => 4,
+        Ok(v1::RecoveryCause::Closed) => 5,
+        Ok(v1::RecoveryCause::Unspecified) | Err(_) => return bad("cause", unknown(wire.cause)),
+    };
+    Ok(Recovery {
+        at: time("at", wire.at, now)?,
+        cause,
     })
 }
 
@@ -289,6 +344,11 @@ fn sample(sample: &v1::AttemptSample, now: Wall) -> Result<Sample, Bad> {
         answer: match v1::Answer::try_from(sample.answer) {
             Ok(v1::Answer::Accepted) => 1,
             Ok(v1::Answer::Refused) => 2,
+            Ok(v1::Answer::Delivered) => 3,
+            Ok(v1::Answer::Dropped) => 4,
+            Ok(v1::Answer::Rejected) => 5,
+            Ok(v1::Answer::ReplyLost) => 6,
+            Ok(v1::Answer::Established) => 7,
             Ok(v1::Answer::Unspecified) | Err(_) => 0,
         },
     })
@@ -379,6 +439,7 @@ fn kind(number: i32) -> Result<Kind, Bad> {
         Ok(v1::FindingKind::LateEnforcement) => Kind::LateEnforcement,
         Ok(v1::FindingKind::StartupGap) => Kind::StartupGap,
         Ok(v1::FindingKind::Survivor) => Kind::Survivor,
+        Ok(v1::FindingKind::ReplyLost) => Kind::ReplyLost,
         Ok(v1::FindingKind::Unspecified) | Err(_) => return bad("kind", unknown(number)),
     })
 }
@@ -429,5 +490,6 @@ pub fn filter(filter: Option<v1::FindingFilter>) -> Result<Filter, Bad> {
             .map_err(inside("filter"))?,
         kinds,
         include_retracted: filter.include_retracted,
+        standing_only: filter.standing_only,
     })
 }

@@ -1,4 +1,4 @@
-//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|nightly|bench|image|tidy`.
+//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|truth|nightly|churn|bench|image|tidy`.
 //!
 //! ```text
 //! setup (what is missing) -> bpf (the BPF object) -> build (cargo) -> test | demo | bench
@@ -10,6 +10,7 @@
 mod bench;
 mod bpf;
 mod build;
+mod churn;
 mod crds;
 mod demo;
 mod image;
@@ -21,6 +22,7 @@ mod setup;
 mod test;
 mod testbed;
 mod tidy;
+mod truth;
 mod workspace;
 
 use std::process::ExitCode;
@@ -47,8 +49,12 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run every test that can run here; name the others.
     Test(test::Options),
+    /// Compare what polproof says of every way of enforcing with what really happened.
+    Truth(truth::Options),
     /// Run what takes too long for every change: many random clusters, hostile manifests, mutants.
     Nightly(nightly::Options),
+    /// Change everything at random under traffic, for minutes, and see that findings are right and complete.
+    Churn(churn::Options),
     /// Measure the engine and the BPF programs, and compare with the goals.
     Bench(bench::Options),
     /// Build the container images with docker or buildah.
@@ -64,7 +70,9 @@ fn main() -> ExitCode {
         Task::Build(options) => build::command(&workspace, &options),
         Task::Demo(options) => demo::command(&workspace, &options),
         Task::Test(options) => test::command(&workspace, &options),
+        Task::Truth(options) => truth::command(&workspace, &options),
         Task::Nightly(options) => nightly::command(&workspace, &options),
+        Task::Churn(options) => churn::command(&workspace, &options),
         Task::Bench(options) => bench::command(&workspace, &options),
         Task::Image(options) => image::command(&workspace, &options),
         Task::Tidy => tidy::command(&workspace),

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use polproof_flow::finding::{
-    Answer, DecidingPolicy, DeniedBy, End, FindingDelta, FindingKind, InconclusiveReason,
-    JudgedCounts, Sample,
+    Answer, DecidingPolicy, DeniedBy, End, Exposure, FindingDelta, FindingKind, InconclusiveReason,
+    JudgedCounts, RecoveryCause, Sample,
 };
 use polproof_flow::record::{Event, Instant};
 use polproof_policy::{Direction, NamespacedName, Protocol, Uid};
@@ -14,6 +14,12 @@ use polproof_proto::v1;
 use super::spool::StoredBatch;
 use super::vitals::{Coverage, Loss, ViewState, Vitals};
 use crate::cni::{Claim, CniHint};
+
+mod witness;
+
+pub use witness::{
+    Malformed, inquiry_out, question_in, testimony_in, testimony_out, wall_offset_ns,
+};
 
 /// The most rules that a finding lists; the reader knows the policy, and its generation.
 const MAX_RULES: u32 = 1_000;
@@ -40,6 +46,10 @@ pub fn batch(stored: &StoredBatch) -> v1::Batch {
             .collect(),
         judged: (report.judged != JudgedCounts::default()).then(|| judged(&report.judged)),
         made: Some(wall(stored.committed, stored.wall_offset_ns)),
+        exposure: (report.exposure != Exposure::default()).then(|| v1::Exposure {
+            counts: report.exposure.counts.to_vec(),
+            sum_ms: report.exposure.sum_ms,
+        }),
     }
 }
 
@@ -49,6 +59,11 @@ fn finding(delta: &FindingDelta, wall_offset_ns: i64) -> v1::FindingUpdate {
         key: Some(v1::FindingKey {
             kind: match key.kind {
                 FindingKind::Unenforced => v1::FindingKind::Unenforced,
+                FindingKind::OverBlocked => v1::FindingKind::OverBlocked,
+                FindingKind::LateEnforcement => v1::FindingKind::LateEnforcement,
+                FindingKind::StartupGap => v1::FindingKind::StartupGap,
+                FindingKind::Survivor => v1::FindingKind::Survivor,
+                FindingKind::ReplyLost => v1::FindingKind::ReplyLost,
             }
             .into(),
             source: Some(endpoint(&key.source, key.source_ip)),
@@ -67,7 +82,24 @@ fn finding(delta: &FindingDelta, wall_offset_ns: i64) -> v1::FindingUpdate {
         retracted: delta.retracted,
         first_seen: Some(wall(delta.first, wall_offset_ns)),
         last_seen: Some(wall(delta.last, wall_offset_ns)),
-        evidence: v1::EvidenceLevel::OneWitness.into(),
+        evidence: if delta.witnessed > 0 {
+            v1::EvidenceLevel::TwoWitnesses
+        } else {
+            v1::EvidenceLevel::OneWitness
+        }
+        .into(),
+        witnessed: delta.witnessed,
+        recovered: delta.recovered.map(|over| v1::Recovery {
+            at: Some(wall(over.at, wall_offset_ns)),
+            cause: match over.cause {
+                RecoveryCause::Enforced => v1::RecoveryCause::Enforced,
+                RecoveryCause::Delivered => v1::RecoveryCause::Delivered,
+                RecoveryCause::PolicyChanged => v1::RecoveryCause::PolicyChanged,
+                RecoveryCause::PodGone => v1::RecoveryCause::PodGone,
+                RecoveryCause::Closed => v1::RecoveryCause::Closed,
+            }
+            .into(),
+        }),
         samples: delta
             .samples
             .iter()
@@ -136,11 +168,22 @@ fn sample(sample: &Sample, wall_offset_ns: i64) -> v1::AttemptSample {
         destination_port: port(syn.destination),
         isn: match syn.event {
             Event::Syn { isn } => isn,
-            Event::SynAck { .. } | Event::Rst { .. } | Event::Unreachable { .. } => 0,
+            Event::Init { tag } => tag,
+            Event::SynAck { .. }
+            | Event::Rst { .. }
+            | Event::Unreachable { .. }
+            | Event::InitAck { .. }
+            | Event::Abort { .. }
+            | Event::Datagram => 0,
         },
         answer: match sample.answer {
             Answer::Accepted => v1::Answer::Accepted,
             Answer::Refused => v1::Answer::Refused,
+            Answer::Delivered => v1::Answer::Delivered,
+            Answer::Dropped => v1::Answer::Dropped,
+            Answer::Rejected => v1::Answer::Rejected,
+            Answer::ReplyLost => v1::Answer::ReplyLost,
+            Answer::Established => v1::Answer::Established,
         }
         .into(),
     }
@@ -164,6 +207,18 @@ fn inconclusive(reason: InconclusiveReason) -> v1::InconclusiveReason {
         From::StateEvicted => To::StateEvicted,
         From::AttachedLate => To::AttachedLate,
         From::ForeignPolicy => To::ForeignPolicy,
+        From::NoWitness => To::NoWitness,
+        From::WitnessIncomplete => To::WitnessIncomplete,
+        From::NoControl => To::NoControl,
+        From::TooFewAttempts => To::TooFewAttempts,
+        From::DestinationNotReady => To::DestinationNotReady,
+        From::AnsweredElsewhere => To::AnsweredElsewhere,
+        From::InPodFilter => To::InPodFilter,
+        From::FlowBegunBefore => To::FlowBegunBefore,
+        From::MixedEndpoints => To::MixedEndpoints,
+        From::TranslatedAddress => To::TranslatedAddress,
+        From::NamedPort => To::NamedPort,
+        From::UdpSilence => To::UdpSilence,
     }
 }
 
@@ -174,6 +229,8 @@ fn judged(counts: &JudgedCounts) -> v1::JudgedCounts {
         denied_unanswered: counts.denied_unanswered,
         denied_answered: counts.denied_answered,
         allowed_answered: counts.allowed_answered,
+        denied_stopped: counts.denied_stopped,
+        denied_in_grace: counts.denied_in_grace,
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn finding(finding: v1::Finding) -> Finding {
             v1::FindingKind::LateEnforcement => "late_enforcement",
             v1::FindingKind::StartupGap => "startup_gap",
             v1::FindingKind::Survivor => "survivor",
+            v1::FindingKind::ReplyLost => "reply_lost",
         },
         protocol: match key.protocol() {
             v1::Protocol::Unspecified => "unknown",
@@ -130,6 +131,11 @@ fn sample(sample: &v1::AttemptSample) -> Sample {
         answer: match v1::Answer::try_from(sample.answer) {
             Ok(v1::Answer::Accepted) => "accepted",
             Ok(v1::Answer::Refused) => "refused",
+            Ok(v1::Answer::Delivered) => "delivered",
+            Ok(v1::Answer::Dropped) => "dropped",
+            Ok(v1::Answer::Rejected) => "rejected",
+            Ok(v1::Answer::ReplyLost) => "reply_lost",
+            Ok(v1::Answer::Established) => "established",
             Ok(v1::Answer::Unspecified) | Err(_) => "unknown",
         },
     }

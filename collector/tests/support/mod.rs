@@ -324,6 +324,8 @@ pub fn pod(namespace: &str, name: &str, address: &str) -> Option<v1::Endpoint> {
 /// `observed` attempts from a pod of `from` to shop/db.
 pub fn update(from: &str, port: u32, observed: u64) -> v1::FindingUpdate {
     v1::FindingUpdate {
+        witnessed: 0,
+        recovered: None,
         key: Some(v1::FindingKey {
             kind: v1::FindingKind::Unenforced.into(),
             source: pod(from, "client", "10.0.0.1"),
@@ -367,6 +369,7 @@ pub fn batch(sequence: u64, findings: Vec<v1::FindingUpdate>) -> v1::Batch {
         .iter()
         .fold(0, |sum: u64, finding| sum.saturating_add(finding.observed));
     v1::Batch {
+        exposure: None,
         sequence,
         findings,
         inconclusive: vec![v1::InconclusiveCount {
