@@ -16,9 +16,7 @@ use polproof_flow::finding::{
 };
 use polproof_flow::netns::{NetnsEvent, OpenSocket};
 use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
-use polproof_policy::model::{
-    EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort,
-};
+use polproof_policy::model::{EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
 use polproof_policy::{Object, Protocol, State, Uid};
 use world::pair::*;
 use world::{apply_policy, delete_policy, guard, ip};
@@ -33,6 +31,7 @@ fn socket(client: At, port: u16, cookie: u64) -> OpenSocket {
         remote: SocketAddr::new(ip(client.1), 20_000 + cookie as u16),
         inbound: true,
         cookie,
+        heard: None,
     }
 }
 
@@ -41,7 +40,14 @@ fn list(nodes: &mut Nodes, sockets: &[OpenSocket]) {
     nodes.judges[B].on_netns(&NetnsEvent::Sockets {
         netns: NetnsCookie(SERVER.2),
         at,
-        sockets: sockets.to_vec(),
+        // Each says something all the time, unless it says otherwise.
+        sockets: sockets
+            .iter()
+            .map(|socket| OpenSocket {
+                heard: socket.heard.or(Some(at)),
+                ..*socket
+            })
+            .collect(),
     });
 }
 
@@ -67,7 +73,11 @@ fn a_connection_that_a_later_policy_denies_survives_it() {
     nodes.run(180.0);
     let (key, sum) = nodes.books[B].only();
     assert_eq!(key.kind, FindingKind::Survivor);
-    assert_eq!((sum.observed, sum.settled, sum.retracted), (1, 1, 0), "once");
+    assert_eq!(
+        (sum.observed, sum.settled, sum.retracted),
+        (1, 1, 0),
+        "once"
+    );
     assert_eq!(sum.first, on(B, packet.at + 0.002));
     assert_eq!(sum.deltas[0].samples[0].answer, Answer::Established);
     assert!(sum.recovered.is_empty());
@@ -76,6 +86,38 @@ fn a_connection_that_a_later_policy_denies_survives_it() {
     let (_, sum) = nodes.books[B].only();
     assert_eq!(sum.recovered.len(), 1);
     assert_eq!(sum.recovered[0].cause, RecoveryCause::Closed);
+}
+
+#[test]
+fn one_that_was_cut_or_may_have_been_is_no_survivor() {
+    for (heard, reasons) in [
+        // Within the grace time.
+        (Some(on(B, 70.0)), Vec::new()),
+        (None, vec![(Reason::FlowBegunBefore, 1)]),
+    ] {
+        let mut state = two_nodes();
+        delete_policy(&mut state);
+        let mut nodes = Nodes::new(&state);
+        let open = OpenSocket {
+            heard,
+            ..socket(CLIENT, 80, 1)
+        };
+        for at in [5.0, 60.0, 80.0, 100.0, 130.0, 160.0] {
+            nodes.run(at);
+            if at == 60.0 {
+                apply_policy(&mut state, guard(1));
+                nodes.view(&state, 60.0);
+            }
+            nodes.judges[B].on_netns(&NetnsEvent::Sockets {
+                netns: NetnsCookie(SERVER.2),
+                at: on(B, at),
+                sockets: vec![open],
+            });
+        }
+        nodes.run(180.0);
+        assert!(nodes.books[B].findings.is_empty());
+        assert_eq!(nodes.books[B].reasons(), reasons);
+    }
 }
 
 #[test]
@@ -283,7 +325,10 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     let mut policy = guard(1);
     policy.pod_selector = world::selector(&[]);
     apply_policy(&mut state, policy);
-    service(&mut state, &[("server", SERVER, true), ("neighbour", NEIGHBOUR, true)]);
+    service(
+        &mut state,
+        &[("server", SERVER, true), ("neighbour", NEIGHBOUR, true)],
+    );
     let mut nodes = Nodes::new(&state);
     nodes.run(100.0);
     thrice(&mut nodes, true);

@@ -104,7 +104,13 @@ fn a_pod_of_the_same_node_is_known_by_ourselves_whatever_its_address() {
         // Nobody has to be asked.
         nodes.reachable = [false, false];
         nodes.run(100.0);
-        nodes.translated(NEIGHBOUR, SERVER, ("192.168.0.1", 30_080), seen_as, Fate::Accepted);
+        nodes.translated(
+            NEIGHBOUR,
+            SERVER,
+            ("192.168.0.1", 30_080),
+            seen_as,
+            Fate::Accepted,
+        );
         nodes.run(125.0);
         let (key, sum) = nodes.books[B].only();
         assert_eq!(name(&key.source), "neighbour", "{seen_as}");
