@@ -180,8 +180,11 @@ impl Recent {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);
-            let server =
-                entry.server_port == question.server.port() || entry.server != question.server.ip();
+            let server = if entry.server == question.server.ip() {
+                entry.server_port == question.server.port()
+            } else {
+                question.side == Side::Destination || stands(entry.server)
+            };
             if client && server {
                 return Some(Gap::NotSampled);
             }
