@@ -45,7 +45,7 @@ fn connection(n: u32) -> [Record; 3] {
         server: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 255, 0, 1)), 80),
         tag: n,
     };
-    let side = if n % 2 == 0 {
+    let side = if n.is_multiple_of(2) {
         Side::Destination
     } else {
         Side::Source
@@ -55,7 +55,7 @@ fn connection(n: u32) -> [Record; 3] {
     let syn = attempt.syn(side);
     let answer = answer_record(side, &key, Outcome::Accepted, Told::Plain, at(1));
     let again = Record { at: at(1), ..syn };
-    let third = if n % 7 == 0 {
+    let third = if n.is_multiple_of(7) {
         again
     } else {
         answer.unwrap_or(again)
