@@ -436,8 +436,20 @@ fn a_port_of_a_node_that_is_forwarded_to_a_pod_hides_nobody() {
     // No Service: the runtime forwards it, and the pod sees its own node's address.
     let mut nodes = Nodes::new(&two_nodes());
     nodes.run(100.0);
-    nodes.translated(CLIENT, SERVER, ("192.168.0.2", 8_080), "192.168.0.2", Fate::Accepted);
-    nodes.translated(FRIEND, SERVER, ("192.168.0.2", 8_080), "192.168.0.2", Fate::Accepted);
+    nodes.translated(
+        CLIENT,
+        SERVER,
+        ("192.168.0.2", 8_080),
+        "192.168.0.2",
+        Fate::Accepted,
+    );
+    nodes.translated(
+        FRIEND,
+        SERVER,
+        ("192.168.0.2", 8_080),
+        "192.168.0.2",
+        Fate::Accepted,
+    );
     nodes.run(130.0);
     let (key, sum) = nodes.books[B].only();
     assert_eq!(name(&key.source), "client");
