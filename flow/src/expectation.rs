@@ -1,12 +1,13 @@
 //! What one snapshot makes expected of one connection as a witness sees it: an address at the other end, a pod
 //! at this one.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use polproof_policy::model::Pod;
 use polproof_policy::{
-    Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot, Uid,
+    Decision, Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot, Uid,
     UnknownReason, Verdict,
 };
 
@@ -63,7 +64,8 @@ pub(crate) struct Denial {
 pub(crate) enum Call {
     /// No policy speaks of it: the pod's own node, or the pod itself.
     Exempt,
-    Allow,
+    /// By these policies, or in spite of them: of another set of isolating policies the number is another one.
+    Allow(u64),
     Deny(Arc<Denial>),
     Undecided(InconclusiveReason),
 }
@@ -86,7 +88,7 @@ impl Judgement {
         }
         let call = match (&self.call, &later.call) {
             (Call::Exempt, Call::Exempt) => Call::Exempt,
-            (Call::Allow, Call::Allow) => Call::Allow,
+            (Call::Allow(before), Call::Allow(after)) if before == after => Call::Allow(*after),
             (Call::Undecided(before), Call::Undecided(after)) if before == after => {
                 Call::Undecided(*after)
             }
@@ -149,7 +151,7 @@ impl Judgement {
     /// that decided then decides still, of the same generation.
     pub(crate) fn upholds(&self, key: &FindingKey) -> bool {
         let denial = match &self.call {
-            Call::Allow => return tells_of_allowance(key.kind),
+            Call::Allow(_) => return tells_of_allowance(key.kind),
             Call::Deny(denial) if !tells_of_allowance(key.kind) => denial,
             Call::Deny(_) | Call::Exempt | Call::Undecided(_) => return false,
         };
@@ -298,7 +300,7 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         _ if matches!(peer, Peer::Node(_)) && !nobody_may() => {
             Call::Undecided(InconclusiveReason::SourceIsNode)
         }
-        Expectation::Allow => Call::Allow,
+        Expectation::Allow => Call::Allow(isolating(&verdict)),
         Expectation::Unknown(reason) => Call::Undecided(open(reason, tuple)),
         // Somebody may use the port, and this may be somebody, behind an address that a node or a load balancer
         // put in its place.
@@ -316,6 +318,21 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         Expectation::Deny => denied(snapshot, &verdict, &query),
     };
     Judgement { peer, call }
+}
+
+/// A number for the policies that isolate either end. When one comes or is edited, the enforcer has work to do, also where
+/// nothing is to change.
+pub(crate) fn isolating(verdict: &Verdict<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for said in [&verdict.ingress, &verdict.egress] {
+        for policy in said.isolating {
+            (&policy.uid, policy.generation).hash(&mut hasher);
+        }
+        if let Decision::Admin(by) = said.decision {
+            (&by.policy.uid, by.policy.generation).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// The engine's question about a connection between a pod and the other end.

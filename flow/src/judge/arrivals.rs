@@ -142,7 +142,13 @@ impl Judge {
         sender: Option<&Sender>,
         open: Open,
     ) -> bool {
-        match (open.reason, sender) {
+        let reason = match open.reason {
+            InconclusiveReason::WithinGrace if open.changed_hands => {
+                InconclusiveReason::SourceAmbiguous
+            }
+            reason => reason,
+        };
+        match (reason, sender) {
             // The pod may not be in the view yet.
             (InconclusiveReason::DestinationUnidentified, _) => true,
             (InconclusiveReason::SourceUnidentified, Some(Sender::Pod(..))) => true,
@@ -155,7 +161,14 @@ impl Judge {
                 Some(Sender::Asked) => true,
                 Some(Sender::Pod(..)) => false,
                 Some(Sender::Nobody) => self.may_be_new(attempt),
-                None => self.identify(attempt, uid) || self.may_be_new(attempt),
+                None => match self.own_sender(attempt) {
+                    Some(sender) if self.senders.len() < self.settings.max_inquiries => {
+                        self.senders.insert(attempt.key, sender);
+                        self.news = true;
+                        true
+                    }
+                    _ => self.identify(attempt, uid) || self.may_be_new(attempt),
+                },
             },
             _ => false,
         }
@@ -303,7 +316,7 @@ impl Judge {
                 return None;
             }
             // It reached eth0: the network let it through, whatever the pod did with it.
-            Call::Allow => {
+            Call::Allow(_) => {
                 self.ledger.judged().allowed_delivered += 1;
                 return None;
             }

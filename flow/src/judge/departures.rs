@@ -87,17 +87,17 @@ impl Judge {
         let meant = match expected {
             Ok(expected) => match (expected.call, outcome) {
                 (Call::Exempt, _) => return,
-                (Call::Allow, Outcome::Accepted) => {
+                (Call::Allow(_), Outcome::Accepted) => {
                     self.ledger.judged().allowed_answered += 1;
                     self.works(attempt, &uid, &tuple);
                     return;
                 }
-                (Call::Allow, Outcome::Refused) if !expected.steady => return,
-                (Call::Allow, _) if !expected.steady => {
+                (Call::Allow(_), Outcome::Refused) if !expected.steady => return,
+                (Call::Allow(_), _) if !expected.steady => {
                     self.leave_open(&tuple, InconclusiveReason::WithinGrace);
                     return;
                 }
-                (Call::Allow, _) => Meant::Allowed,
+                (Call::Allow(_), _) => Meant::Allowed,
                 (Call::Deny(_), Outcome::Accepted) => {
                     self.ledger.judged().denied_answered += 1;
                     Meant::Denied
@@ -298,7 +298,7 @@ impl Judge {
             .history
             .expect(tuple, uid, attempt.first, &self.here, &self.settings);
         match expected {
-            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow) => {}
+            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow(_)) => {}
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
