@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use polproof_policy::model::Pod;
 use polproof_policy::{
-    Decision, Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot, Uid,
-    UnknownReason, Verdict,
+    Decision, Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot,
+    Uid, UnknownReason, Verdict,
 };
 
 use crate::attempt::Side;

@@ -99,4 +99,3 @@ fn is_as_later(before: &Snapshot, later: &Snapshot, peer: &Peer, own: &Uid) -> b
             })
     })
 }
-

@@ -16,9 +16,7 @@ use polproof_flow::finding::{
 };
 use polproof_flow::netns::{NetnsEvent, OpenSocket};
 use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
-use polproof_policy::model::{
-    EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort,
-};
+use polproof_policy::model::{EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
 use polproof_policy::{Object, Protocol, State, Uid};
 use world::pair::*;
 use world::{apply_policy, delete_policy, guard, ip};
@@ -33,16 +31,48 @@ fn socket(client: At, port: u16, cookie: u64) -> OpenSocket {
         remote: SocketAddr::new(ip(client.1), 20_000 + cookie as u16),
         inbound: true,
         cookie,
+        heard: None,
     }
 }
 
+/// Something has just come over all of them.
 fn list(nodes: &mut Nodes, sockets: &[OpenSocket]) {
+    let heard = Some(on(B, nodes.now));
+    let sockets: Vec<_> = sockets
+        .iter()
+        .map(|socket| OpenSocket { heard, ..*socket })
+        .collect();
+    list_quiet(nodes, &sockets);
+}
+
+fn list_quiet(nodes: &mut Nodes, sockets: &[OpenSocket]) {
     let at = on(B, nodes.now);
     nodes.judges[B].on_netns(&NetnsEvent::Sockets {
         netns: NetnsCookie(SERVER.2),
         at,
         sockets: sockets.to_vec(),
     });
+}
+
+#[test]
+fn a_connection_that_was_cut_is_no_survivor_though_its_socket_stays() {
+    let mut state = two_nodes();
+    delete_policy(&mut state);
+    let mut nodes = Nodes::new(&state);
+    nodes.run(60.0);
+    apply_policy(&mut state, guard(1));
+    nodes.view(&state, 60.0);
+    // The last packet came a moment after the policy; of the other it is not known.
+    let cut = OpenSocket {
+        heard: Some(on(B, 60.1)),
+        ..socket(CLIENT, 80, 1)
+    };
+    for at in [95.0, 125.0, 155.0] {
+        nodes.run(at);
+        list_quiet(&mut nodes, &[cut, socket(CLIENT, 80, 2)]);
+    }
+    nodes.run(180.0);
+    assert!(nodes.books[B].findings.is_empty());
 }
 
 #[test]
@@ -67,7 +97,11 @@ fn a_connection_that_a_later_policy_denies_survives_it() {
     nodes.run(180.0);
     let (key, sum) = nodes.books[B].only();
     assert_eq!(key.kind, FindingKind::Survivor);
-    assert_eq!((sum.observed, sum.settled, sum.retracted), (1, 1, 0), "once");
+    assert_eq!(
+        (sum.observed, sum.settled, sum.retracted),
+        (1, 1, 0),
+        "once"
+    );
     assert_eq!(sum.first, on(B, packet.at + 0.002));
     assert_eq!(sum.deltas[0].samples[0].answer, Answer::Established);
     assert!(sum.recovered.is_empty());
@@ -283,7 +317,10 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     let mut policy = guard(1);
     policy.pod_selector = world::selector(&[]);
     apply_policy(&mut state, policy);
-    service(&mut state, &[("server", SERVER, true), ("neighbour", NEIGHBOUR, true)]);
+    service(
+        &mut state,
+        &[("server", SERVER, true), ("neighbour", NEIGHBOUR, true)],
+    );
     let mut nodes = Nodes::new(&state);
     nodes.run(100.0);
     thrice(&mut nodes, true);

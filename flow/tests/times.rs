@@ -152,10 +152,7 @@ fn a_new_pod_under_old_policies_has_no_grace() {
 
 #[test]
 fn a_new_pod_that_may_is_no_gap() {
-    for (at, labels, attempt) in [
-        (NEW, "friend", Attempt::From),
-        (FRESH, "new", Attempt::To),
-    ] {
+    for (at, labels, attempt) in [(NEW, "friend", Attempt::From), (FRESH, "new", Attempt::To)] {
         let nodes = newcomer(&mut two_nodes(), at, labels, 2.0, attempt);
         assert!(nodes.books[B].findings.is_empty());
         assert_eq!(nodes.books[B].judged.allowed_delivered, 1);
@@ -324,6 +321,9 @@ fn a_policy_that_flips_accuses_nobody() {
     }
     nodes.run(200.0);
     for book in &nodes.books {
-        assert!(book.findings.values().all(|sum| sum.settled == 0), "{book:#?}");
+        assert!(
+            book.findings.values().all(|sum| sum.settled == 0),
+            "{book:#?}"
+        );
     }
 }

@@ -93,7 +93,8 @@ impl Judge {
                 // The witness at the other end lists it.
                 continue;
             };
-            self.goes_on(Connection::Socket(netns, socket.cookie), &there, at, again);
+            let connection = Connection::Socket(netns, socket.cookie);
+            self.goes_on(connection, &there, (at, socket.heard), again);
         }
         let ended = self.survivors.listed(netns, at);
         self.close(ended, at);
@@ -132,7 +133,7 @@ impl Judge {
             };
             let uid = uid.clone();
             let birth = self.birth(&there.tuple(), &uid, begun);
-            self.judge_ongoing(flow, &there, &uid, at, birth);
+            self.judge_ongoing(flow, &there, &uid, (at, Some(at)), birth);
         }
         let idle = self.settings.udp_idle;
         let ended = self.survivors.silent(self.now.minus(idle));
@@ -140,7 +141,14 @@ impl Judge {
         self.close(ended, now);
     }
 
-    fn goes_on(&mut self, connection: Connection, there: &There, at: Instant, again: bool) {
+    /// A connection that was there at a time, and over which something last got through at another, if that is known.
+    fn goes_on(
+        &mut self,
+        connection: Connection,
+        there: &There,
+        (at, heard): (Instant, Option<Instant>),
+        again: bool,
+    ) {
         let Witness::Of(uid) = self.namespaces.witness(there.netns, at) else {
             return;
         };
@@ -163,7 +171,7 @@ impl Judge {
             None if again => Birth::Missed(at),
             None => Birth::BeforeUs(from.min(at)),
         };
-        self.judge_ongoing(connection, there, &uid, at, birth);
+        self.judge_ongoing(connection, there, &uid, (at, heard), birth);
     }
 
     /// What was expected when a connection began.
@@ -183,10 +191,14 @@ impl Judge {
         connection: Connection,
         there: &There,
         uid: &Uid,
-        at: Instant,
+        (at, heard): (Instant, Option<Instant>),
         birth: Birth,
     ) {
         let Some(birth) = self.survivors.see(connection, at, || birth) else {
+            return;
+        };
+        // It may have been cut since, which its socket does not know.
+        let Some(at) = heard else {
             return;
         };
         let expected = self
