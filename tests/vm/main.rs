@@ -25,6 +25,10 @@ mod machine;
 mod means;
 mod scenarios;
 
+#[path = "../observe/bounds.rs"]
+mod bounds;
+#[path = "../observe/frames.rs"]
+mod frames;
 #[path = "../observe/hooks.rs"]
 mod hooks;
 #[path = "../observe/odd.rs"]
@@ -33,6 +37,8 @@ mod odd;
 mod records;
 #[path = "../observe/restart.rs"]
 mod restart;
+#[path = "../observe/transports.rs"]
+mod transports;
 #[path = "../observe/world.rs"]
 mod world;
 

@@ -99,6 +99,8 @@ pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
     let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(crate::records::TESTS);
     tests.extend(crate::odd::TESTS);
+    tests.extend(crate::transports::TESTS);
+    tests.extend(crate::bounds::TESTS);
     tests.extend(crate::restart::TESTS);
     tests.extend(crate::hooks::TESTS);
     for (name, run) in tests {
