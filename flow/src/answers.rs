@@ -279,3 +279,8 @@ fn nearest(
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! UDP flows: which datagram begins one.
 //!
-//! The kernel records a tuple (both addresses, the lower of the ports, the crossing) at most once in half a minute, so that a stream costs
+//! The kernel records a tuple (both addresses, the lower of the ports and whose it is, the crossing) at most once in half a minute, so that a stream costs
 //! nothing. Both crossings of a tuple are one flow here. Its first record after a long silence is an attempt, begun by whoever sent it; the
 //! first one in the opposite crossing answers it; all others say that the flow goes on.
 //!
@@ -24,7 +24,7 @@ use crate::settings::Settings;
 /// For how long the kernel says nothing of a tuple after a record of it.
 const HELD: u64 = 30 * Instant::SECOND;
 /// Namespaces that are attached to so soon after the start were there before.
-const START: u64 = 10 * Instant::SECOND;
+const START: u64 = 30 * Instant::SECOND;
 /// The lowest port that Linux gives to a client that asks for none.
 const EPHEMERAL: u16 = 32_768;
 
@@ -35,6 +35,8 @@ struct Tuple {
     own: IpAddr,
     remote: IpAddr,
     port: u16,
+    /// At which end the lower port is: two ends may be each other's clients.
+    own_is_lower: bool,
 }
 
 impl Tuple {
@@ -44,6 +46,7 @@ impl Tuple {
             own: own.ip(),
             remote: remote.ip(),
             port: own.port().min(remote.port()),
+            own_is_lower: own.port() <= remote.port(),
         }
     }
 }
@@ -126,6 +129,8 @@ pub(crate) struct Flows {
     started: Option<Instant>,
     /// Flows that were alive before may be forgotten.
     forgotten: Option<Instant>,
+    /// When records were lost last.
+    lost: Option<Instant>,
     restored: usize,
     evicted: u64,
 }
@@ -142,6 +147,7 @@ impl Flows {
             old: HashMap::new(),
             started: None,
             forgotten: None,
+            lost: None,
             restored: 0,
             evicted: 0,
         }
@@ -173,6 +179,12 @@ impl Flows {
         if self.restored >= self.max_open {
             self.forget_before(now);
         }
+    }
+
+    /// Records were lost until then, of which any may have been a beginning: until the kernel tells of its tuple again, what comes may be the
+    /// answer.
+    pub(crate) fn lost(&mut self, at: Instant) {
+        self.lost = self.lost.max(Some(at));
     }
 
     fn forget_before(&mut self, at: Instant) {
@@ -275,6 +287,9 @@ impl Flows {
             .into_iter()
             .flatten()
             .any(|since| at < since.plus(self.idle))
+            || self
+                .lost
+                .is_some_and(|lost| at <= lost.plus(HELD + Instant::SECOND))
     }
 
     fn insert(&mut self, tuple: Tuple, flow: Flow) {
@@ -313,7 +328,9 @@ impl Flows {
     /// Announces the flows that began: their attempts, and the answers to them. Nothing older than `horizon` may come any more, but for
     /// [`SKEW`].
     pub(crate) fn due(&mut self, horizon: Instant, announce: &mut dyn FnMut(News, Instant)) {
-        self.started.get_or_insert(horizon);
+        if self.started.is_none() {
+            self.started = self.old.values().copied().max().max(Some(horizon));
+        }
         let flows = &mut self.flows;
         self.young.retain(|tuple| {
             let Some(flow) = flows.get_mut(tuple) else {
@@ -436,3 +453,6 @@ impl Flows {
         self.insert(tuple, flow);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,44 +35,20 @@ fn socket(client: At, port: u16, cookie: u64) -> OpenSocket {
     }
 }
 
-/// Something has just come over all of them.
 fn list(nodes: &mut Nodes, sockets: &[OpenSocket]) {
-    let heard = Some(on(B, nodes.now));
-    let sockets: Vec<_> = sockets
-        .iter()
-        .map(|socket| OpenSocket { heard, ..*socket })
-        .collect();
-    list_quiet(nodes, &sockets);
-}
-
-fn list_quiet(nodes: &mut Nodes, sockets: &[OpenSocket]) {
     let at = on(B, nodes.now);
     nodes.judges[B].on_netns(&NetnsEvent::Sockets {
         netns: NetnsCookie(SERVER.2),
         at,
-        sockets: sockets.to_vec(),
+        // Each says something all the time, unless it says otherwise.
+        sockets: sockets
+            .iter()
+            .map(|socket| OpenSocket {
+                heard: socket.heard.or(Some(at)),
+                ..*socket
+            })
+            .collect(),
     });
-}
-
-#[test]
-fn a_connection_that_was_cut_is_no_survivor_though_its_socket_stays() {
-    let mut state = two_nodes();
-    delete_policy(&mut state);
-    let mut nodes = Nodes::new(&state);
-    nodes.run(60.0);
-    apply_policy(&mut state, guard(1));
-    nodes.view(&state, 60.0);
-    // The last packet came a moment after the policy; of the other it is not known.
-    let cut = OpenSocket {
-        heard: Some(on(B, 60.1)),
-        ..socket(CLIENT, 80, 1)
-    };
-    for at in [95.0, 125.0, 155.0] {
-        nodes.run(at);
-        list_quiet(&mut nodes, &[cut, socket(CLIENT, 80, 2)]);
-    }
-    nodes.run(180.0);
-    assert!(nodes.books[B].findings.is_empty());
 }
 
 #[test]
@@ -110,6 +86,38 @@ fn a_connection_that_a_later_policy_denies_survives_it() {
     let (_, sum) = nodes.books[B].only();
     assert_eq!(sum.recovered.len(), 1);
     assert_eq!(sum.recovered[0].cause, RecoveryCause::Closed);
+}
+
+#[test]
+fn one_that_was_cut_or_may_have_been_is_no_survivor() {
+    for (heard, reasons) in [
+        // Within the grace time.
+        (Some(on(B, 70.0)), Vec::new()),
+        (None, vec![(Reason::FlowBegunBefore, 1)]),
+    ] {
+        let mut state = two_nodes();
+        delete_policy(&mut state);
+        let mut nodes = Nodes::new(&state);
+        let open = OpenSocket {
+            heard,
+            ..socket(CLIENT, 80, 1)
+        };
+        for at in [5.0, 60.0, 80.0, 100.0, 130.0, 160.0] {
+            nodes.run(at);
+            if at == 60.0 {
+                apply_policy(&mut state, guard(1));
+                nodes.view(&state, 60.0);
+            }
+            nodes.judges[B].on_netns(&NetnsEvent::Sockets {
+                netns: NetnsCookie(SERVER.2),
+                at: on(B, at),
+                sockets: vec![open],
+            });
+        }
+        nodes.run(180.0);
+        assert!(nodes.books[B].findings.is_empty());
+        assert_eq!(nodes.books[B].reasons(), reasons);
+    }
 }
 
 #[test]

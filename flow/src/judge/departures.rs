@@ -61,7 +61,8 @@ impl Judge {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
             Phase::Open | Phase::Counted => return,
         };
-        if !self.has_view(attempt.first) {
+        // Two ends that open a connection together make one attempt each, and answer the other's.
+        if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {
             return;
         }
         let key = &attempt.key;

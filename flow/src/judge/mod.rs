@@ -294,6 +294,7 @@ impl Judge {
         if lost == 0 {
             return;
         }
+        self.flows.lost(at);
         let from = at.minus(Instant::SECOND);
         if let Some((_, to)) = self.losses.back_mut()
             && *to >= from

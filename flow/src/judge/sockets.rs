@@ -7,7 +7,7 @@ use polproof_policy::{IpOwner, Protocol, Uid};
 
 use crate::attempt::Side;
 use crate::expectation::{Call, Tuple};
-use crate::finding::{Answer, FindingKey, FindingKind, Sample};
+use crate::finding::{Answer, FindingKey, FindingKind, InconclusiveReason, Sample};
 use crate::namespaces::Witness;
 use crate::netns::OpenSocket;
 use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
@@ -94,7 +94,7 @@ impl Judge {
                 continue;
             };
             let connection = Connection::Socket(netns, socket.cookie);
-            self.goes_on(connection, &there, (at, socket.heard), again);
+            self.goes_on(connection, &there, at, again, socket.heard);
         }
         let ended = self.survivors.listed(netns, at);
         self.close(ended, at);
@@ -141,13 +141,13 @@ impl Judge {
         self.close(ended, now);
     }
 
-    /// A connection that was there at a time, and over which something last got through at another, if that is known.
     fn goes_on(
         &mut self,
         connection: Connection,
         there: &There,
-        (at, heard): (Instant, Option<Instant>),
+        at: Instant,
         again: bool,
+        heard: Option<Instant>,
     ) {
         let Witness::Of(uid) = self.namespaces.witness(there.netns, at) else {
             return;
@@ -197,10 +197,6 @@ impl Judge {
         let Some(birth) = self.survivors.see(connection, at, || birth) else {
             return;
         };
-        // It may have been cut since, which its socket does not know.
-        let Some(at) = heard else {
-            return;
-        };
         let expected = self
             .history
             .expect(&there.tuple(), uid, at, &self.here, &self.settings);
@@ -214,6 +210,16 @@ impl Judge {
             return;
         };
         if expected.kind == FindingKind::StartupGap || !expected.steady {
+            return;
+        }
+        let Some(heard) = heard else {
+            self.survivors.leave(&connection);
+            self.ledger
+                .inconclusive(InconclusiveReason::FlowBegunBefore, 1);
+            return;
+        };
+        // One that was cut stays established for long. What came within the grace time is propagation.
+        if heard < expected.since.plus(self.settings.grace) {
             return;
         }
         let key = Arc::new(FindingKey {
