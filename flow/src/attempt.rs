@@ -488,6 +488,8 @@ pub(crate) fn answer_record(
 }
 
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 pub(crate) mod sides;
 #[cfg(test)]
 mod tests;

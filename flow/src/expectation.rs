@@ -13,8 +13,9 @@ use polproof_policy::{
 
 use crate::attempt::Side;
 use crate::denier::{self, Denier};
-use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
+use crate::finding::{FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
+use crate::keys;
 use crate::record::NetnsCookie;
 use crate::services;
 
@@ -386,6 +387,7 @@ fn admits_translated(
 /// Whom a denial accuses: those who deny in a direction in which no policy of a CNI's own may admit it all the same.
 pub(crate) fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'_>) -> Call {
     let mut policies = Vec::new();
+    let mut reason = InconclusiveReason::ForeignPolicy;
     for (direction, said, end) in [
         (Direction::Ingress, &verdict.ingress, query.destination),
         (Direction::Egress, &verdict.egress, query.source),
@@ -393,96 +395,21 @@ pub(crate) fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'
         if said.expectation == Expectation::Deny
             && !denier::may_be_admitted(snapshot, direction, end)
         {
+            let before = policies.len();
             policies.extend(denier::of(said).map(|denier| (direction, denier)));
+            // One policy by which it may be admitted is enough.
+            let unresolved = policies.iter().skip(before).any(|(direction, denier)| {
+                denier.names_unknown_port(*direction, query.protocol, query.destination)
+            });
+            if unresolved {
+                policies.truncate(before);
+                reason = InconclusiveReason::NamedPort;
+            }
         }
     }
     if policies.is_empty() {
-        return Call::Undecided(InconclusiveReason::ForeignPolicy);
+        return Call::Undecided(reason);
     }
-    let key = Arc::new(finding_key(query, &policies));
+    let key = Arc::new(keys::denied(query, &policies));
     Call::Deny(Arc::new(Denial { key, policies }))
-}
-
-fn end_of(endpoint: Endpoint<'_>) -> End {
-    match endpoint {
-        Endpoint::Pod(pod) => End::Pod(pod.id.clone(), pod.uid.clone()),
-        Endpoint::Node(node) => End::Node(node.into()),
-        Endpoint::External => End::External,
-    }
-}
-
-fn finding_key(query: &Query<'_>, policies: &[(Direction, Denier)]) -> FindingKey {
-    let deciding = policies.iter();
-    let deciding = deciding.map(|(direction, denier)| denier.deciding(*direction));
-    key_of(FindingKind::Unenforced, query, deciding.collect())
-}
-
-fn key_of(kind: FindingKind, query: &Query<'_>, mut policies: Vec<DecidingPolicy>) -> FindingKey {
-    policies.sort_unstable();
-    FindingKey {
-        kind,
-        source: end_of(query.source),
-        source_ip: query.source_ip,
-        destination: end_of(query.destination),
-        destination_ip: query.destination_ip,
-        protocol: query.protocol,
-        port: query.port,
-        policies,
-    }
-}
-
-/// The key of a connection between two pods that is allowed, and a reason why nothing can be held against anybody.
-///
-/// # Errors
-///
-/// Something that is not evaluated may deny it.
-pub(crate) fn allowed(
-    snapshot: &Snapshot,
-    kind: FindingKind,
-    query: &Query<'_>,
-) -> Result<FindingKey, InconclusiveReason> {
-    if [query.source, query.destination]
-        .into_iter()
-        .any(|end| denier::may_be_denied(snapshot, end))
-    {
-        return Err(InconclusiveReason::ForeignPolicy);
-    }
-    let verdict = snapshot.evaluate(query);
-    let policies = [
-        (Direction::Ingress, &verdict.ingress),
-        (Direction::Egress, &verdict.egress),
-    ];
-    let policies = policies
-        .into_iter()
-        .filter_map(|(direction, said)| denier::admitting(direction, said));
-    Ok(key_of(kind, query, policies.collect()))
-}
-
-/// The question behind a finding, asked again of another snapshot. The namespace plays no part in it.
-pub(crate) fn question(key: &FindingKey) -> Option<(Tuple, &Uid)> {
-    let (side, own, own_ip, peer, peer_ip) = match (&key.destination, &key.source) {
-        (End::Pod(_, own), peer) => (
-            Side::Destination,
-            own,
-            key.destination_ip,
-            peer,
-            key.source_ip,
-        ),
-        (peer, End::Pod(_, own)) => (Side::Source, own, key.source_ip, peer, key.destination_ip),
-        _ => return None,
-    };
-    let tuple = Tuple {
-        side,
-        netns: NetnsCookie(0),
-        protocol: key.protocol,
-        own: own_ip,
-        peer: peer_ip,
-        port: key.port,
-        who: match peer {
-            End::Pod(_, uid) => Some(uid.clone()),
-            End::Node(_) | End::External => None,
-        },
-        seen_as: None,
-    };
-    Some((tuple, own))
 }

@@ -426,7 +426,7 @@ impl History {
         here: &Here,
         settings: &Settings,
     ) -> bool {
-        let Some((tuple, uid)) = crate::expectation::question(key) else {
+        let Some((tuple, uid)) = crate::keys::question(key) else {
             return false;
         };
         // A connection may be older than the policies that deny it.

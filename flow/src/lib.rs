@@ -21,6 +21,7 @@ mod history;
 mod inquiries;
 mod join;
 pub mod judge;
+mod keys;
 mod ledger;
 mod memo;
 mod namespaces;

@@ -121,9 +121,10 @@ pub(crate) struct Flows {
     /// Written down over a restart.
     max_open: usize,
     flows: HashMap<Tuple, Flow>,
-    /// Every flow once, about in the order of the last datagram.
-    order: VecDeque<Tuple>,
-    young: Vec<Tuple>,
+    /// Every flow once, with the time at which to look whether it went on; about in that order.
+    order: VecDeque<(Instant, Tuple)>,
+    /// Not announced yet, about in the order of their beginning.
+    young: VecDeque<Tuple>,
     /// Namespaces that were there before anybody watched, since when they are watched.
     old: HashMap<NetnsCookie, Instant>,
     started: Option<Instant>,
@@ -143,7 +144,7 @@ impl Flows {
             max_open: settings.max_open_records,
             flows: HashMap::new(),
             order: VecDeque::new(),
-            young: Vec::new(),
+            young: VecDeque::new(),
             old: HashMap::new(),
             started: None,
             forgotten: None,
@@ -244,7 +245,7 @@ impl Flows {
         };
         if at.since(flow.last) >= self.idle {
             if !flow.young {
-                self.young.push(tuple);
+                self.young.push_back(tuple);
             }
             *flow = begun;
             return None;
@@ -297,24 +298,24 @@ impl Flows {
             self.evict();
         }
         self.flows.insert(tuple, flow);
-        self.order.push_back(tuple);
+        self.order.push_back((flow.last.plus(self.idle), tuple));
         if flow.young {
-            self.young.push(tuple);
+            self.young.push_back(tuple);
         }
     }
 
-    /// The oldest goes; one that went on meanwhile has a few more chances.
+    /// The one that is looked at first goes; if it went on meanwhile it may have another chance, a few times.
     fn evict(&mut self) {
         for chance in 0.. {
-            let Some(tuple) = self.order.pop_front() else {
+            let Some((look, tuple)) = self.order.pop_front() else {
                 return;
             };
             let Some(flow) = self.flows.get(&tuple) else {
                 return;
             };
-            let active = flow.last.since(flow.begun) > HELD || flow.young;
-            if active && chance < 8 {
-                self.order.push_back(tuple);
+            let again = flow.last.plus(self.idle);
+            if again > look && chance < 8 {
+                self.order.push_back((again, tuple));
                 continue;
             }
             let last = flow.last;
@@ -331,48 +332,41 @@ impl Flows {
         if self.started.is_none() {
             self.started = self.old.values().copied().max().max(Some(horizon));
         }
-        let flows = &mut self.flows;
-        self.young.retain(|tuple| {
-            let Some(flow) = flows.get_mut(tuple) else {
-                return false;
-            };
-            if flow.begun.plus(SKEW) > horizon {
-                return true;
+        while let Some(tuple) = self.young.front() {
+            if let Some(flow) = self.flows.get_mut(tuple) {
+                if flow.begun.plus(SKEW) > horizon {
+                    break;
+                }
+                flow.young = false;
+                flow.unsure |= flow.looks_like_an_answer();
+                let key = flow.key(tuple.netns);
+                let begun = Signal::Begun {
+                    unsure: flow.unsure,
+                };
+                announce((flow.side, key, begun), flow.begun);
+                if let Some(at) = flow.answered {
+                    let signal = Signal::Answer(Outcome::Accepted, Told::Plain);
+                    announce((flow.side, key, signal), at);
+                }
             }
-            flow.young = false;
-            flow.unsure |= flow.looks_like_an_answer();
-            let key = flow.key(tuple.netns);
-            let begun = Signal::Begun {
-                unsure: flow.unsure,
-            };
-            announce((flow.side, key, begun), flow.begun);
-            if let Some(at) = flow.answered {
-                let signal = Signal::Answer(Outcome::Accepted, Told::Plain);
-                announce((flow.side, key, signal), at);
-            }
-            false
-        });
+            self.young.pop_front();
+        }
         self.expire(horizon);
     }
 
     fn expire(&mut self, now: Instant) {
-        // A few at a time: nobody waits for it.
-        for _ in 0..256 {
-            let Some(tuple) = self.order.front().copied() else {
-                break;
-            };
+        while let Some((look, tuple)) = self.order.front().copied()
+            && look < now
+        {
+            self.order.pop_front();
             let Some(flow) = self.flows.get(&tuple) else {
-                self.order.pop_front();
                 continue;
             };
-            if flow.begun.plus(self.idle) >= now {
-                break;
-            }
-            self.order.pop_front();
-            if flow.last.plus(self.idle) < now {
+            let again = flow.last.plus(self.idle);
+            if again < now {
                 self.flows.remove(&tuple);
             } else {
-                self.order.push_back(tuple);
+                self.order.push_back((again, tuple));
             }
         }
         let idle = self.idle;
@@ -381,14 +375,14 @@ impl Flows {
 
     /// When there is something to announce.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let flows = self.young.iter().filter_map(|tuple| self.flows.get(tuple));
-        flows.map(|flow| flow.begun.plus(SKEW)).min()
+        let flow = self.flows.get(self.young.front()?)?;
+        Some(flow.begun.plus(SKEW))
     }
 
     /// Records that lead to this state again; to be read after those of the attempts.
     pub(crate) fn open(&self, out: &mut Vec<Record>) {
         let latest = self.order.iter().rev().take(self.max_open);
-        for (tuple, flow) in latest.filter_map(|tuple| Some((tuple, self.flows.get(tuple)?))) {
+        for (tuple, flow) in latest.filter_map(|(_, tuple)| Some((tuple, self.flows.get(tuple)?))) {
             let key = flow.key(tuple.netns);
             if flow.young {
                 out.push(begun_marker(&key, flow.side, flow.begun, flow.unsure));

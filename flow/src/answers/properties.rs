@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use super::tests::{CLUSTER, OTHER_NETNS, SERVER_NETNS, address, at, question};
+use super::tests::{CLIENT_NETNS, CLUSTER, OTHER_NETNS, SERVER_NETNS, address, at, question, uid};
 use super::*;
 use crate::attempt::AttemptKey;
 use crate::attempt::sides::Sides;
@@ -241,6 +241,56 @@ fn datagrams(settings: &Settings, plans: &[Plan]) -> Vec<(Plan, Testimony)> {
         .collect()
 }
 
+/// UDP the other way: what the kernel at the source records of these datagrams, and what is said there of each that its destination takes
+/// for an attempt.
+fn senders(settings: &Settings, plans: &[Plan]) -> Vec<(Plan, Testimony)> {
+    const HELD: u64 = 30_000;
+    const IDLE: u64 = 210_000;
+    let mut plans = plans.to_vec();
+    plans.sort_by_key(|plan| plan.ms);
+    let mut kernel: HashMap<(SocketAddr, IpAddr), u64> = HashMap::new();
+    let mut arrived: HashMap<(IpAddr, SocketAddr), u64> = HashMap::new();
+    let mut records = Vec::new();
+    let mut questions = Vec::new();
+    for (n, plan) in (0_u64..).zip(&plans) {
+        let tuple = (plan.called(), plan.client().ip());
+        let held = kernel.get(&tuple).is_some_and(|at| at + HELD > plan.ms);
+        if !held || plan.forgotten {
+            kernel.insert(tuple, plan.ms);
+            let record = Record {
+                netns: CLIENT_NETNS,
+                crossing: Crossing::Out,
+                source: plan.client(),
+                destination: plan.called(),
+                ..plan.record(Protocol::Udp, Event::Datagram, plan.ms, false)
+            };
+            records.push((plan.late[0], record));
+        }
+        if !plan.delivered {
+            continue;
+        }
+        let last = arrived.insert((plan.seen_client().ip(), plan.server()), plan.ms);
+        if last.is_none_or(|last| last + IDLE <= plan.ms) {
+            let once = Plan {
+                repeated: false,
+                ..plan.clone()
+            };
+            let question = Question {
+                side: Side::Source,
+                client: plan.seen_client(),
+                server: plan.server(),
+                pod: Some(uid("client")),
+                ..once.question(Protocol::Udp, 0)
+            };
+            questions.push((plan.ms + 10_000 + plan.late[0] * 50, n, question));
+        }
+    }
+    let said = witness(settings, records, questions);
+    said.into_iter()
+        .map(|(n, testimony)| (plans[usize::try_from(n).unwrap()].clone(), testimony))
+        .collect()
+}
+
 fn roomy() -> Settings {
     Settings {
         max_attempts: 4_096,
@@ -292,7 +342,12 @@ proptest! {
     fn without_room_nothing_delivered_is_denied(
         plans in proptest::collection::vec(plan(), 1..80),
     ) {
-        for (delivered, said) in attempts(&scanty(), Protocol::Tcp, &plans) {
+        // So many at a time that most are forgotten before they are asked for.
+        let crowd: Vec<Plan> = plans
+            .iter()
+            .map(|plan| Plan { ms: plan.ms / 50, ..plan.clone() })
+            .collect();
+        for (delivered, said) in attempts(&scanty(), Protocol::Tcp, &crowd) {
             match said {
                 Testimony::Seen(_) => prop_assert!(delivered),
                 Testimony::NotSeen(_) => prop_assert!(!delivered),
@@ -320,6 +375,32 @@ proptest! {
                     prop_assert!(delivered, "{sighting:?}");
                 }
                 Testimony::NotSeen(_) => prop_assert!(!plan.delivered, "{plan:?}"),
+                Testimony::Incomplete(_) => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_datagram_is_denied_that_was_sent(
+        plans in proptest::collection::vec(plan(), 1..60),
+        room in any::<bool>(),
+    ) {
+        let settings = if room { roomy() } else { scanty() };
+        for (plan, said) in senders(&settings, &plans) {
+            match said {
+                Testimony::Seen(sighting) => {
+                    prop_assert!(!plan.masked);
+                    prop_assert_eq!(sighting.client.ip(), plan.client().ip());
+                }
+                Testimony::NotSeen(_) => prop_assert!(false, "{plan:?}"),
                 Testimony::Incomplete(_) => {}
             }
         }

@@ -12,8 +12,10 @@ use crate::attempt::{AttemptKey, Outcome};
 
 pub(super) const SERVER_NETNS: NetnsCookie = NetnsCookie(2);
 pub(super) const OTHER_NETNS: NetnsCookie = NetnsCookie(3);
+pub(super) const CLIENT_NETNS: NetnsCookie = NetnsCookie(4);
 
-/// Two pods, 10.1.0.2 and 10.1.0.3, of which the first is called; the asker is on a node with the pods 10.2.0.x.
+/// Two pods, 10.1.0.2 and 10.1.0.3, of which the first is called; the asker is on a node with the pods 10.2.0.x, and is here, too, when it is
+/// asked itself.
 pub(super) struct Cluster {
     pub(super) gap: Option<(NetnsCookie, Gap)>,
     pub(super) lost: Option<(Instant, Instant)>,
@@ -35,6 +37,7 @@ impl Knowledge for Cluster {
         let name = match netns {
             SERVER_NETNS => "server",
             OTHER_NETNS => "other",
+            CLIENT_NETNS => "client",
             _ => return None,
         };
         Some((NamespacedName::new("shop", name), uid(name)))
@@ -48,7 +51,7 @@ impl Knowledge for Cluster {
         each: &mut dyn FnMut(NetnsCookie),
     ) -> bool {
         let mut any = false;
-        for netns in [SERVER_NETNS, OTHER_NETNS] {
+        for netns in [SERVER_NETNS, OTHER_NETNS, CLIENT_NETNS] {
             if pod.is_none_or(|pod| self.pod(netns).is_some_and(|(_, uid)| uid == *pod)) {
                 any = true;
                 each(netns);
@@ -406,6 +409,32 @@ fn who_sent_a_datagram_is_told_by_any_of_its_flow() {
     for ms in [30_000, 61_000] {
         let seen = said(&CLUSTER, &[(sent, ms, Outcome::Silent)], &q);
         assert!(matches!(seen, Testimony::Seen(_)), "{ms}: {seen:?}");
+    }
+    // Another socket's datagram hid it, if it went through the Service too.
+    let other = AttemptKey {
+        netns: CLIENT_NETNS,
+        client: address("10.2.0.1:40001"),
+        ..sent
+    };
+    for (called, expected) in [
+        ("10.96.0.10:5353", Testimony::Incomplete(Gap::NotSampled)),
+        (
+            "10.1.0.3:5353",
+            Testimony::NotSeen(Absence { control: None }),
+        ),
+    ] {
+        let other = AttemptKey {
+            server: address(called),
+            ..other
+        };
+        let q = Question {
+            pod: Some(uid("client")),
+            ..q.clone()
+        };
+        assert_eq!(
+            said(&CLUSTER, &[(other, 50_000, Outcome::Silent)], &q),
+            expected
+        );
     }
     // Who is behind a node's address cannot be told.
     let masked = Question {

@@ -344,7 +344,7 @@ impl Judge {
     }
 
     /// Asks the witness at the source whether it knows an attempt that is a finding.
-    fn confirm(&mut self, key: Arc<FindingKey>, attempt: &Attempt, outcome: Outcome) {
+    pub(super) fn confirm(&mut self, key: Arc<FindingKey>, attempt: &Attempt, outcome: Outcome) {
         let (End::Pod(_, source), End::Pod(_, destination)) = (&key.source, &key.destination)
         else {
             return;

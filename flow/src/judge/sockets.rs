@@ -108,7 +108,7 @@ impl Judge {
                 .is_some_and(|newest| matches!(newest.owner(remote.ip()), IpOwner::Nobody))
     }
 
-    /// UDP flows that went on since the last tick, and those that did not.
+    /// UDP flows that went on since the last tick.
     pub(super) fn follow_flows(&mut self) {
         for (key, begun, at) in std::mem::take(&mut self.ongoing) {
             // When it began is not known: neither is what it is.
@@ -135,6 +135,10 @@ impl Judge {
             let birth = self.birth(&there.tuple(), &uid, begun);
             self.judge_ongoing(flow, &there, &uid, (at, Some(at)), birth);
         }
+    }
+
+    /// UDP flows that went on and do so no longer.
+    pub(super) fn end_flows(&mut self) {
         let idle = self.settings.udp_idle;
         let ended = self.survivors.silent(self.now.minus(idle));
         let now = self.now;
