@@ -9,10 +9,13 @@
 )]
 
 mod bad_input;
+mod enforcers;
 mod findings;
 mod network;
 mod recovery;
+mod services;
 mod tiers;
+mod topologies;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -23,29 +26,44 @@ use polproof_tests::lab::{Lab, Setup, lease, prerequisites};
 
 /// A scenario and what it needs of the machine.
 pub(crate) struct Scenario {
-    name: &'static str,
+    name: String,
     needs_programs: bool,
+    missing: Option<String>,
     setup: fn() -> Setup,
-    run: fn(&mut Lab) -> Result<()>,
+    run: Run,
 }
+
+type Run = Box<dyn Fn(&mut Lab) -> Result<()> + Send>;
 
 impl Scenario {
     /// A scenario of the lab's network alone.
-    pub(crate) fn network(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+    pub(crate) fn network(
+        name: impl Into<String>,
+        run: impl Fn(&mut Lab) -> Result<()> + Send + 'static,
+    ) -> Self {
         Self {
-            name,
+            name: name.into(),
             needs_programs: false,
+            missing: None,
             setup: Setup::default,
-            run,
+            run: Box::new(run),
         }
     }
 
     /// A scenario with agents and a collector.
-    pub(crate) fn whole(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
+    pub(crate) fn whole(
+        name: impl Into<String>,
+        run: impl Fn(&mut Lab) -> Result<()> + Send + 'static,
+    ) -> Self {
         Self {
             needs_programs: true,
             ..Self::network(name, run)
         }
+    }
+
+    /// The same, which cannot run here if that is missing.
+    pub(crate) fn missing(self, missing: Option<String>) -> Self {
+        Self { missing, ..self }
     }
 
     /// The same in another lab.
@@ -69,26 +87,33 @@ fn main() -> std::process::ExitCode {
     let programs = prerequisites::missing_for_agents();
     let scenarios = network::scenarios()
         .into_iter()
+        .chain(topologies::scenarios())
+        .chain(services::scenarios())
         .chain(verdicts::scenarios())
         .chain(tiers::scenarios())
         .chain(recovery::scenarios())
-        .chain(bad_input::scenarios());
-    let mut ignored: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        .chain(bad_input::scenarios())
+        .chain(enforcers::scenarios());
+    let mut ignored: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let trials = scenarios
         .map(|scenario| {
-            let missing = if scenario.needs_programs {
+            let missing: Vec<String> = if scenario.needs_programs {
                 &programs
             } else {
                 &network
-            };
+            }
+            .iter()
+            .chain(&scenario.missing)
+            .cloned()
+            .collect();
             let ready = missing.is_empty();
             if !ready {
                 ignored
                     .entry(missing.join("\n  - "))
                     .or_default()
-                    .push(scenario.name);
+                    .push(scenario.name.clone());
             }
-            Trial::test(scenario.name, move || run(&scenario)).with_ignored_flag(!ready)
+            Trial::test(scenario.name.clone(), move || run(&scenario)).with_ignored_flag(!ready)
         })
         .collect();
     for (missing, names) in ignored {

@@ -11,6 +11,7 @@
 mod bounds;
 mod frames;
 mod hooks;
+mod inside;
 mod odd;
 mod pods;
 mod records;
@@ -43,6 +44,7 @@ fn main() {
     tests.extend(transports::TESTS);
     tests.extend(bounds::TESTS);
     tests.extend(pods::TESTS);
+    tests.extend(inside::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);
     if let Some(why) = &missing {

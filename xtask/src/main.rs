@@ -1,4 +1,4 @@
-//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|nightly|churn|bench|image|tidy`.
+//! The commands of a polproof checkout: `cargo xtask setup|build|demo|test|truth|nightly|churn|bench|image|tidy`.
 //!
 //! ```text
 //! setup (what is missing) -> bpf (the BPF object) -> build (cargo) -> test | demo | bench
@@ -22,6 +22,7 @@ mod setup;
 mod test;
 mod testbed;
 mod tidy;
+mod truth;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run every test that can run here; name the others.
     Test(test::Options),
+    /// Compare what polproof says of every way of enforcing with what really happened.
+    Truth(truth::Options),
     /// Run what takes too long for every change: many random clusters, hostile manifests, mutants.
     Nightly(nightly::Options),
     /// Change everything at random under traffic, for minutes, and see that findings are right and complete.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::command(&workspace, &options),
         Task::Demo(options) => demo::command(&workspace, &options),
         Task::Test(options) => test::command(&workspace, &options),
+        Task::Truth(options) => truth::command(&workspace, &options),
         Task::Nightly(options) => nightly::command(&workspace, &options),
         Task::Churn(options) => churn::command(&workspace, &options),
         Task::Bench(options) => bench::command(&workspace, &options),

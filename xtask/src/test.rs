@@ -103,7 +103,7 @@ fn lack(summary: &mut Summary, what: &str, why: &str) {
 }
 
 /// Builds binaries, libraries and tests in one go: two would choose other features and build half of it twice.
-fn build_tests(workspace: &Workspace) -> Result<Vec<Binary>> {
+pub(crate) fn build_tests(workspace: &Workspace) -> Result<Vec<Binary>> {
     say("==> cargo build: binaries and tests");
     let start = Instant::now();
     let mut child = workspace

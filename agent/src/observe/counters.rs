@@ -1,7 +1,9 @@
 //! What the programs count.
 
+use std::path::Path;
+
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
-use polproof_agent_common::{CPU_STATE_WORDS, Counter};
+use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, CPU_STATE_WORDS, Counter};
 
 use super::error::ObserveError;
 use super::load::Observer;
@@ -36,7 +38,13 @@ pub struct Counters {
 }
 
 /// The map of the counters.
-pub(super) struct CounterMap(PerCpuArray<MapData, [u64; CPU_STATE_WORDS]>);
+pub struct CounterMap(PerCpuArray<MapData, [u64; CPU_STATE_WORDS]>);
+
+impl std::fmt::Debug for CounterMap {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("CounterMap")
+    }
+}
 
 impl TryFrom<Map> for CounterMap {
     type Error = MapError;
@@ -46,11 +54,19 @@ impl TryFrom<Map> for CounterMap {
     }
 }
 
-impl Observer {
-    /// The counters, summed over the CPUs: one system call, so that they can be read as often as one likes. Losses show
-    /// here at once, and in the stream with the CPU's next record.
-    pub fn counters(&self) -> Result<Counters, ObserveError> {
-        let states = self.counters.0.get(&0, 0)?;
+impl CounterMap {
+    /// Opens the map that an [`Observer`] has pinned below `bpf_dir`, for somebody who reads beside it.
+    pub fn open(bpf_dir: &Path) -> Result<Self, ObserveError> {
+        let path = bpf_dir
+            .join(format!("abi-{ABI_VERSION}"))
+            .join(COUNTERS_MAP);
+        let map = MapData::from_pin(path)?;
+        Ok(Self::try_from(Map::PerCpuArray(map))?)
+    }
+
+    /// The counters, summed over the CPUs: one system call, so that they can be read as often as one likes.
+    pub fn read(&self) -> Result<Counters, ObserveError> {
+        let states = self.0.get(&0, 0)?;
         let sum = |counter: Counter| {
             states
                 .iter()
@@ -71,5 +87,12 @@ impl Observer {
             other_ip: sum(Counter::OtherIp),
             other_frames: sum(Counter::OtherFrame),
         })
+    }
+}
+
+impl Observer {
+    /// The counters. Losses show here at once, and in the stream with the CPU's next record.
+    pub fn counters(&self) -> Result<Counters, ObserveError> {
+        self.counters.read()
     }
 }

@@ -37,7 +37,7 @@ pub enum Identity {
 
 impl Identity {
     /// The best that the running kernel has.
-    pub(super) fn of_running_kernel() -> Self {
+    pub(crate) fn of_running_kernel() -> Self {
         match cookie() {
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Self::Inode,
             _ => Self::Cookie,
@@ -53,7 +53,7 @@ impl Identity {
     }
 
     /// What the kernel calls the calling thread's namespace.
-    pub(super) fn here(self) -> Result<NetnsCookie, ObserveError> {
+    pub(crate) fn here(self) -> Result<NetnsCookie, ObserveError> {
         match self {
             Self::Cookie => cookie()
                 .map(NetnsCookie)
@@ -65,7 +65,7 @@ impl Identity {
     }
 
     /// Whether an identity may be that of the namespace that the kernel calls so.
-    pub(super) fn matches(self, identity: NetnsCookie, here: NetnsCookie) -> bool {
+    pub(crate) fn matches(self, identity: NetnsCookie, here: NetnsCookie) -> bool {
         match self {
             Self::Cookie => identity == here,
             Self::Inode => inode(identity.0) == inode(here.0),

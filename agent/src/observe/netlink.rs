@@ -15,6 +15,8 @@ const NLMSG_HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+/// In an answer: what is listed changed meanwhile.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Refuse what is there already.
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 /// Make what is not there.
@@ -120,19 +122,30 @@ pub(super) fn addresses(index: u32) -> Result<Vec<IpAddr>, ObserveError> {
 }
 
 /// Sends one dump request and hands every answer's type and body to `each`.
-pub(super) fn dump(request: u16, body: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    let socket = ask(request, NLM_F_DUMP, body)?;
+pub(super) fn dump(request: u16, body: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    dump_of(NETLINK_ROUTE, request, body, each)
+}
+
+/// [`dump`] of another family of netlink than routing's. A list that changed while it was made is an error of kind
+/// [`io::ErrorKind::Interrupted`].
+pub(crate) fn dump_of(
+    protocol: isize,
+    request: u16,
+    body: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    let socket = ask(protocol, request, NLM_F_DUMP, body)?;
     read_answers(&socket, &mut each)
 }
 
 /// Sends one request that changes something, and waits for the kernel's word on it.
 pub(super) fn change(request: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    let socket = ask(request, NLM_F_ACK | flags, body)?;
+    let socket = ask(NETLINK_ROUTE, request, NLM_F_ACK | flags, body)?;
     read_answers(&socket, &mut |_, _| {})
 }
 
-fn ask(request: u16, flags: u16, body: &[u8]) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn ask(protocol: isize, request: u16, flags: u16, body: &[u8]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
@@ -150,6 +163,7 @@ fn ask(request: u16, flags: u16, body: &[u8]) -> io::Result<Socket> {
 
 /// Reads up to the end of a dump, or to the acknowledgement of a change.
 fn read_answers(socket: &Socket, each: &mut impl FnMut(u16, &[u8])) -> io::Result<()> {
+    let mut interrupted = false;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -159,8 +173,16 @@ fn read_answers(socket: &Socket, each: &mut impl FnMut(u16, &[u8])) -> io::Resul
             };
             let length = usize::try_from(length).map_err(|_| truncated())?;
             let body = rest.get(NLMSG_HEADER..length).ok_or_else(truncated)?;
+            interrupted |= u16_at(rest, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR != 0);
             match kind {
-                NLMSG_DONE => return Ok(()),
+                // A dump that failed on its way says so at its end.
+                NLMSG_DONE => {
+                    return match u32_at(body, 0).map_or(0, u32::cast_signed) {
+                        errno if errno < 0 => Err(io::Error::from_raw_os_error(-errno)),
+                        _ if interrupted => Err(io::ErrorKind::Interrupted.into()),
+                        _ => Ok(()),
+                    };
+                }
                 NLMSG_ERROR => {
                     let errno = u32_at(body, 0).map_or(0, u32::cast_signed);
                     if errno == 0 {
@@ -192,19 +214,19 @@ pub(super) fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) -> io::R
     Ok(())
 }
 
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let field = bytes.get(at..at.checked_add(2)?)?;
     field.try_into().ok().map(u16::from_ne_bytes)
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let field = bytes.get(at..at.checked_add(4)?)?;
     field.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// Walks attributes; ends at the first that does not fit.
 #[derive(Clone, Copy)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);

@@ -30,7 +30,7 @@ pub fn boot_id() -> String {
 
 /// Runs `work` on a thread of its own inside the namespace that `path` is bound to. No descriptor of the namespace
 /// outlives the call: one that did would keep the pod's interfaces alive.
-pub(super) fn visit<T: Send>(
+pub(crate) fn visit<T: Send>(
     path: &Path,
     work: impl FnOnce() -> Result<T, ObserveError> + Send,
 ) -> Result<T, ObserveError> {

@@ -3,6 +3,7 @@
 //! ```text
 //! Lab --wiring--> fabric, control, nodes, pods (network namespaces)
 //!   |--manifests--> a folder that every agent and the collector watch
+//!   |--services---> Services, and what kube-proxy makes of them
 //!   |--enforcers--> what makes the policies true, or does not
 //!   |--process----> polproof-agent on each node, polproof-collector and polproof in `control`
 //!   '--resident---> servers and clients inside the pods
@@ -14,6 +15,7 @@
 pub mod certificates;
 pub mod collector;
 pub mod enforcers;
+pub mod inside;
 pub mod lease;
 pub mod manifests;
 pub mod node;
@@ -22,6 +24,9 @@ pub mod process;
 mod programs;
 pub mod readiness;
 pub mod resident;
+pub mod services;
+pub mod tap;
+pub mod topology;
 pub mod traffic;
 pub mod wiring;
 
@@ -34,12 +39,14 @@ use serde_json::{Value, json};
 
 use self::certificates::Authority;
 use self::collector::Questions;
-use self::enforcers::{Enforcer, World};
+use self::enforcers::{Enforcer, Event, Seat, World};
 use self::lease::Lease;
 use self::manifests::{Manifests, ObjectName};
 use self::node::{Node, Pod, PodSpec};
 use self::process::Process;
 use self::resident::Resident;
+use self::services::Services;
+use self::topology::Topology;
 use crate::netns::Netns;
 
 /// Name in the collector's certificate.
@@ -52,6 +59,8 @@ pub const COLLECTOR_PORT: u16 = 8443;
 pub struct Setup {
     /// How many nodes, at most [`wiring::MOST_NODES`].
     pub nodes: u8,
+    /// How they and their pods are wired.
+    pub topology: Topology,
     /// Agents' `--grace`.
     pub grace: Duration,
     /// Agents' `--settle`.
@@ -75,6 +84,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             nodes: 2,
+            topology: Topology::default(),
             grace: Duration::from_secs(1),
             settle: Duration::from_secs(2),
             agent_arguments: Vec::new(),
@@ -92,6 +102,7 @@ pub struct Lab {
     pods: BTreeMap<String, Pod>,
     nodes: Vec<Node>,
     enforcer: Box<dyn Enforcer>,
+    services: Services,
     outside: Resident,
     control: Netns,
     fabric: Netns,
@@ -122,7 +133,7 @@ impl Lab {
         wiring::plug(&fabric, "ctl", &control, wiring::CONTROL)?;
         let manifests = Manifests::create(dir.join("manifests"))?;
         let nodes = (1..=setup.nodes)
-            .map(|index| Node::create(&dir, index, setup.nodes, &fabric))
+            .map(|index| Node::create(&dir, index, &setup, &fabric))
             .collect::<Result<Vec<_>>>()?;
         for node in &nodes {
             manifests.apply_object(node.manifest())?;
@@ -133,6 +144,7 @@ impl Lab {
             pods: BTreeMap::new(),
             nodes,
             enforcer: Box::new(enforcers::None),
+            services: Services::default(),
             outside: Resident::enter(fabric.path(), "outside")?,
             control,
             fabric,
@@ -242,6 +254,7 @@ impl Lab {
             self.manifests.apply_object(manifest)?;
         }
         self.pods.insert(id, pod);
+        self.refresh_services()?;
         self.enforce()
     }
 
@@ -258,6 +271,7 @@ impl Lab {
         self.manifests
             .delete(&ObjectName::new("Pod", namespace, name))?;
         pod.unplug(&self.nodes)?;
+        self.refresh_services()?;
         self.enforce()
     }
 
@@ -295,10 +309,19 @@ impl Lab {
     /// # Errors
     /// When the old rules stay or the new ones cannot be loaded.
     pub fn set_enforcer(&mut self, enforcer: Box<dyn Enforcer>) -> Result<()> {
-        let world = world(&self.nodes, &self.manifests)?;
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
         self.enforcer.withdraw(&world)?;
         self.enforcer = enforcer;
         self.enforcer.enforce(&world)
+    }
+
+    /// Something befalls the enforcer in force.
+    ///
+    /// # Errors
+    /// When what it does then fails.
+    pub fn befall(&mut self, event: &Event) -> Result<()> {
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
+        self.enforcer.happen(event, &world)
     }
 
     /// The enforcer in force.
@@ -307,7 +330,7 @@ impl Lab {
     }
 
     fn enforce(&mut self) -> Result<()> {
-        let world = world(&self.nodes, &self.manifests)?;
+        let world = world(&self.nodes, &self.pods, &self.manifests)?;
         self.enforcer.enforce(&world)
     }
 
@@ -330,8 +353,21 @@ impl Lab {
     }
 }
 
-fn world<'a>(nodes: &'a [Node], manifests: &Manifests) -> Result<World<'a>> {
+fn world<'a>(
+    nodes: &'a [Node],
+    pods: &BTreeMap<String, Pod>,
+    manifests: &Manifests,
+) -> Result<World<'a>> {
+    let seat = |pod: &Pod| {
+        let node = nodes.get(pod.node())?;
+        Some(Seat {
+            node: node.name(),
+            veth: pod.veth(),
+            addresses: pod.addresses().to_vec(),
+        })
+    };
     Ok(World {
+        seats: pods.values().filter_map(seat).collect(),
         nodes: nodes
             .iter()
             .map(|node| (node.name(), node.netns()))

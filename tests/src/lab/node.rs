@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use polproof_policy::Protocol;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::process::Process;
 use super::resident::Resident;
-use super::{manifests, wiring};
+use super::topology::Topology;
+use super::{Setup, manifests, wiring};
 use crate::netns::Netns;
 
 /// Text of the CNI configuration that flannel installs.
@@ -46,11 +48,12 @@ pub struct Node {
     index: u8,
     dir: PathBuf,
     netns: Netns,
+    topology: Topology,
     next_host: u8,
 }
 
 impl Node {
-    pub(super) fn create(dir: &Path, index: u8, nodes: u8, fabric: &Netns) -> Result<Self> {
+    pub(super) fn create(dir: &Path, index: u8, setup: &Setup, fabric: &Netns) -> Result<Self> {
         let name = format!("node-{index}");
         let dir = dir.join(&name);
         for folder in ["netns", "state", "cni"] {
@@ -64,7 +67,7 @@ impl Node {
             &netns,
             wiring::node_addresses(index),
         )?;
-        wiring::node(&netns, index, nodes)?;
+        wiring::node(setup.topology, &netns, index, setup.nodes)?;
         Ok(Self {
             agent: None,
             resident: Resident::enter(netns.path(), &name)?,
@@ -72,6 +75,7 @@ impl Node {
             index,
             dir,
             netns,
+            topology: setup.topology,
             // .1 is the bridge.
             next_host: 2,
         })
@@ -180,7 +184,7 @@ pub struct PodSpec {
     name: String,
     node: usize,
     labels: Value,
-    ports: Vec<(String, u16)>,
+    ports: Vec<(String, u16, Protocol)>,
     host: Option<u8>,
     listed: bool,
 }
@@ -248,7 +252,13 @@ impl PodSpec {
                 .and_then(Value::as_u64)
                 .unwrap_or(0);
             let number = u16::try_from(number).with_context(|| format!("port {number}"))?;
-            spec.ports.push((name.to_owned(), number));
+            let protocol = match port.get("protocol").and_then(Value::as_str) {
+                None | Some("TCP") => Protocol::Tcp,
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
+                Some(other) => bail!("{other} is no protocol of a port"),
+            };
+            spec.ports.push((name.to_owned(), number, protocol));
         }
         Ok(spec)
     }
@@ -264,10 +274,16 @@ impl PodSpec {
         self
     }
 
+    /// A TCP port that it declares and serves.
+    #[must_use]
+    pub fn port(self, name: &str, number: u16) -> Self {
+        self.port_of(Protocol::Tcp, name, number)
+    }
+
     /// A port that it declares and serves.
     #[must_use]
-    pub fn port(mut self, name: &str, number: u16) -> Self {
-        self.ports.push((name.to_owned(), number));
+    pub fn port_of(mut self, protocol: Protocol, name: &str, number: u16) -> Self {
+        self.ports.push((name.to_owned(), number, protocol));
         self
     }
 
@@ -311,10 +327,19 @@ impl Pod {
         };
         let file = format!("cni-{}-{}-{host}", spec.namespace, spec.name);
         let netns = Netns::create(&node.dir.join("netns"), &file)?;
-        wiring::pod(&node.netns, node.index(), &netns, host)?;
+        wiring::pod(node.topology, &node.netns, node.index(), &netns, host)?;
         let resident = Resident::enter(netns.path(), &spec.name)?;
-        for (_, port) in &spec.ports {
-            resident.serve(*port)?;
+        for (_, port, protocol) in &spec.ports {
+            match protocol {
+                Protocol::Tcp => resident.serve(*port)?,
+                Protocol::Udp => resident.serve_udp(*port)?,
+                Protocol::Sctp => {}
+            }
+        }
+        let sctp = spec.ports.iter().filter(|port| port.2 == Protocol::Sctp);
+        let sctp: Vec<u16> = sctp.map(|port| port.1).collect();
+        if !sctp.is_empty() {
+            resident.serve_sctp(&sctp)?;
         }
         let addresses = wiring::pod_addresses(node.index(), host);
         let pod = Self {
@@ -359,6 +384,11 @@ impl Pod {
         self.node
     }
 
+    /// The host's end of its eth0.
+    pub fn veth(&self) -> String {
+        format!("veth{}", self.host)
+    }
+
     /// Its addresses, IPv4 first.
     pub const fn addresses(&self) -> [IpAddr; 2] {
         self.addresses
@@ -379,9 +409,16 @@ fn manifest(spec: &PodSpec, node: &str, addresses: [IpAddr; 2]) -> Value {
     let ports: Vec<Value> = spec
         .ports
         .iter()
-        .map(|(name, number)| match name.as_str() {
-            "" => json!({"containerPort": number}),
-            name => json!({"name": name, "containerPort": number, "protocol": "TCP"}),
+        .map(|(name, number, protocol)| {
+            let protocol = match protocol {
+                Protocol::Tcp => "TCP",
+                Protocol::Udp => "UDP",
+                Protocol::Sctp => "SCTP",
+            };
+            match name.as_str() {
+                "" => json!({"containerPort": number, "protocol": protocol}),
+                name => json!({"name": name, "containerPort": number, "protocol": protocol}),
+            }
         })
         .collect();
     json!({

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Enforcer, World};
+use super::{Case, Enforcer, Event, Fate, World};
 
 /// Enforces nothing.
 #[derive(Debug, Default)]
@@ -19,5 +19,13 @@ impl Enforcer for None {
 
     fn withdraw(&mut self, _world: &World<'_>) -> Result<()> {
         Ok(())
+    }
+
+    fn happen(&mut self, _event: &Event, _world: &World<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn fate(&self, _case: &Case) -> Fate {
+        Fate::Passes
     }
 }

@@ -1,4 +1,9 @@
-//! Real TCP: servers that accept, clients that say what became of their attempt, and bounded bursts.
+//! Real traffic: servers, clients that say what became of their attempt, and bounded bursts. TCP is here, the others are in files
+//! of their own.
+
+mod datagrams;
+mod lasting;
+mod sctp;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +15,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 
 use super::resident::{Pending, Resident};
+
+pub use datagrams::Reply;
+pub use lasting::Held;
 
 /// What became of a connection attempt, as its client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +108,7 @@ impl Resident {
                 IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             ] {
-                let listener = listen(SocketAddr::new(ip, port))
+                let listener = listen(SocketAddr::new(ip, port), 4096)
                     .with_context(|| format!("listen on {ip} port {port}"))?;
                 tokio::task::spawn_local(accept(listener));
             }
@@ -148,7 +156,7 @@ impl Resident {
     }
 }
 
-fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+fn listen(at: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = if at.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -158,7 +166,7 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     socket.bind(at)?;
-    socket.listen(4096)
+    socket.listen(backlog)
 }
 
 async fn accept(listener: TcpListener) {

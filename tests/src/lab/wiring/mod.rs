@@ -1,14 +1,17 @@
-//! Links, addresses and routes: nodes on a fabric, pods on their node's bridge, the way flannel's host-gw
-//! backend does it.
+//! Links, addresses and routes: nodes on a fabric, and pods on their node by one of the topologies.
 //!
 //! ```text
-//!  pod eth0 --veth-- cni0 [node] eth0 --veth-- br0 [fabric] --veth-- eth0 [control]
-//!  10.244.N.x        10.244.N.1  172.31.0.10+N  172.31.0.1            172.31.0.2
-//!                                               203.0.113.1
+//!  pod eth0 --veth-- [node] eth0 --veth-- br0 [fabric] --veth-- eth0 [control]
+//!  10.244.N.x        172.31.0.10+N        172.31.0.1            172.31.0.2
+//!                                         203.0.113.1
 //! ```
 //!
 //! The fabric's namespace is also the world outside of the cluster (203.0.113.1, 169.254.169.254). Every address lies in a namespace
 //! of the lab, so labs side by side use the same ones.
+
+mod bridge;
+mod routed;
+mod vxlan;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -18,6 +21,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
+use super::topology::Topology;
 use crate::netns::Netns;
 
 /// Nodes that a lab may have.
@@ -61,7 +65,7 @@ pub const fn node_addresses(node: u8) -> [IpAddr; 2] {
     ]
 }
 
-/// The n-th addresses of a node's pod CIDRs; 1 is the bridge.
+/// The n-th addresses of a node's pod CIDRs; 0 is the tunnel's and 1 the bridge's, where there is one.
 pub const fn pod_addresses(node: u8, host: u8) -> [IpAddr; 2] {
     [
         IpAddr::V4(Ipv4Addr::new(10, 244, node, host)),
@@ -143,9 +147,9 @@ pub(super) fn plug(fabric: &Netns, port: &str, end: &Netns, addresses: [IpAddr; 
     ip(end, &script)
 }
 
-/// Makes a node of a namespace that is plugged in: forwarding, its pods' bridge, routes to the other
-/// nodes' pods, and masquerading of what leaves the cluster.
-pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
+/// Makes a node of a namespace that is plugged in: forwarding, its way to its own pods and to the other nodes', and masquerading
+/// of what leaves the cluster.
+pub(super) fn node(topology: Topology, netns: &Netns, node: u8, nodes: u8) -> Result<()> {
     sysctls(
         netns,
         &[
@@ -155,34 +159,11 @@ pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
             ("net/ipv4/conf/default/rp_filter", "0"),
         ],
     )?;
-    // Same-node pods talk over the bridge: only with these does that pass FORWARD, as on any
-    // Kubernetes node.
-    for name in [
-        "net/bridge/bridge-nf-call-iptables",
-        "net/bridge/bridge-nf-call-ip6tables",
-    ] {
-        if Path::new("/proc/sys").join(name).exists() {
-            sysctls(netns, &[(name, "1")])?;
-        }
+    match topology {
+        Topology::Bridge => bridge::node(netns, node, nodes)?,
+        Topology::Routed => routed::node(netns, node, nodes)?,
+        Topology::Vxlan => vxlan::node(netns, node, nodes)?,
     }
-    let mut script = String::from(
-        "link add cni0 type bridge mcast_snooping 0\n\
-         link set cni0 up\n",
-    );
-    for ip in pod_addresses(node, 1) {
-        let _ = writeln!(
-            script,
-            "addr add {ip}/{} dev cni0{}",
-            prefix(ip, 24),
-            nodad(ip)
-        );
-    }
-    for other in (1..=nodes).filter(|other| *other != node) {
-        for (cidr, via) in pod_cidrs(other).iter().zip(node_addresses(other)) {
-            let _ = writeln!(script, "route add {cidr} via {via}");
-        }
-    }
-    ip(netns, &script)?;
     for (program, cluster) in ["iptables-restore", "ip6tables-restore"]
         .iter()
         .zip(CLUSTER_CIDRS)
@@ -199,32 +180,31 @@ pub(super) fn node(netns: &Netns, node: u8, nodes: u8) -> Result<()> {
     Ok(())
 }
 
-/// Gives a pod its eth0, with the other end on its node's bridge.
-pub(super) fn pod(node_netns: &Netns, node: u8, pod: &Netns, host: u8) -> Result<()> {
+/// Gives a pod its eth0, and its node the way to it.
+pub(super) fn pod(
+    topology: Topology,
+    node_netns: &Netns,
+    node: u8,
+    pod: &Netns,
+    host: u8,
+) -> Result<()> {
     no_dad(pod)?;
-    ip(
-        node_netns,
-        &format!(
-            "link add veth{host} type veth peer name eth0 netns {}\n\
-             link set veth{host} master cni0\n\
-             link set veth{host} up\n",
-            pod.path().display()
-        ),
-    )?;
-    let mut script = String::from("link set eth0 up\n");
-    for (ip, gateway) in pod_addresses(node, host)
-        .into_iter()
-        .zip(pod_addresses(node, 1))
-    {
-        let _ = writeln!(
-            script,
-            "addr add {ip}/{} dev eth0{}",
-            prefix(ip, 24),
-            nodad(ip)
-        );
-        let _ = writeln!(script, "route add default via {gateway}");
+    match topology {
+        Topology::Bridge => bridge::pod(node_netns, node, pod, host, bridge::MTU),
+        Topology::Routed => routed::pod(node_netns, node, pod, host),
+        Topology::Vxlan => bridge::pod(node_netns, node, pod, host, vxlan::MTU),
     }
-    ip(pod, &script)
+}
+
+/// Routes to the other nodes' pods through their uplinks: host-gw, or what BGP would tell.
+fn routes_to_others(node: u8, nodes: u8) -> String {
+    let mut script = String::new();
+    for other in (1..=nodes).filter(|other| *other != node) {
+        for (cidr, via) in pod_cidrs(other).iter().zip(node_addresses(other)) {
+            let _ = writeln!(script, "route add {cidr} via {via}");
+        }
+    }
+    script
 }
 
 /// Takes a pod's veth away.
