@@ -394,12 +394,7 @@ fn crossing_of(side: Side) -> Crossing {
 }
 
 /// The record of a packet from client to server.
-pub(crate) fn record_of(
-    key: &AttemptKey,
-    crossing: Crossing,
-    at: Instant,
-    event: Event,
-) -> Record {
+pub(crate) fn record_of(key: &AttemptKey, crossing: Crossing, at: Instant, event: Event) -> Record {
     Record {
         at,
         netns: key.netns,

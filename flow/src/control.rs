@@ -70,8 +70,7 @@ impl Doubts {
             }
         }
         let held = self.held.entry(doubt).or_default();
-        held.failed
-            .retain(|sample| sample.syn.at.plus(WINDOW) > at);
+        held.failed.retain(|sample| sample.syn.at.plus(WINDOW) > at);
         if held.failed.is_empty() {
             held.certain = false;
         }
@@ -155,7 +154,10 @@ mod tests {
     fn three_attempts_within_a_minute_two_of_them_a_second_apart() {
         assert_eq!(counted(&[0, 500, 1_000, 1_100]), [0, 0, 3, 1]);
         assert_eq!(counted(&[0, 100, 200, 300, 1_000]), [0, 0, 0, 0, 5]);
-        assert_eq!(counted(&[0, 30_000, 60_000, 61_000, 62_000]), [0, 0, 0, 3, 1]);
+        assert_eq!(
+            counted(&[0, 30_000, 60_000, 61_000, 62_000]),
+            [0, 0, 0, 3, 1]
+        );
         // After a minute of nothing it begins anew.
         assert_eq!(counted(&[0, 1_000, 2_000, 63_000, 64_000]), [0, 0, 3, 0, 0]);
     }

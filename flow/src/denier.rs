@@ -122,9 +122,9 @@ pub(crate) fn may_be_denied(snapshot: &Snapshot, end: Endpoint<'_>) -> bool {
         return false;
     };
     snapshot.foreign_policies_of(pod).next().is_some()
-        || snapshot.refused_policies().any(|refused| {
-            refused.namespace.is_empty() || refused.namespace == pod.id.namespace
-        })
+        || snapshot
+            .refused_policies()
+            .any(|refused| refused.namespace.is_empty() || refused.namespace == pod.id.namespace)
 }
 
 /// The policy by whose rule a direction is allowed; `None` where none isolates.
@@ -141,9 +141,6 @@ pub(crate) fn admitting(
             by: by.rule.map_or(DeniedBy::NoRule(0), rule),
             ..Denier::Isolating(Arc::clone(by.policy)).deciding(direction)
         }),
-        Decision::NotGoverned
-        | Decision::NotIsolated
-        | Decision::Exempt
-        | Decision::NoRule => None,
+        Decision::NotGoverned | Decision::NotIsolated | Decision::Exempt | Decision::NoRule => None,
     }
 }

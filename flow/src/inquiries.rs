@@ -92,7 +92,8 @@ impl<P> Inquiries<P> {
             None
         };
         if let Some(gap) = gap {
-            self.finished.push_back((purpose, Testimony::Incomplete(gap)));
+            self.finished
+                .push_back((purpose, Testimony::Incomplete(gap)));
             return;
         }
         let case = self.next;
@@ -143,7 +144,9 @@ impl<P> Inquiries<P> {
         case.so_far = Some(match (case.so_far.take(), testimony) {
             (None, said) | (_, said @ Testimony::Seen(_)) => said,
             // Who cannot tell may have missed it.
-            (Some(said @ Testimony::Incomplete(_)), _) | (Some(said), Testimony::NotSeen(_)) => said,
+            (Some(said @ Testimony::Incomplete(_)), _) | (Some(said), Testimony::NotSeen(_)) => {
+                said
+            }
             (Some(_), said @ Testimony::Incomplete(_)) => said,
         });
         if (seen || case.left == 0)

@@ -89,7 +89,11 @@ mod tests {
                 join(Protocol::Tcp, source, &seen(Seen::Unanswered)),
                 join(Protocol::Tcp, source, &not_seen),
                 join(Protocol::Tcp, source, &Testimony::Incomplete(Gap::NoAgent)),
-                join(Protocol::Tcp, source, &Testimony::Incomplete(Gap::RecordsLost)),
+                join(
+                    Protocol::Tcp,
+                    source,
+                    &Testimony::Incomplete(Gap::RecordsLost),
+                ),
             ]
         };
         use Joined::{Delivered, Dropped, Inconclusive, Rejected, ReplyLost};

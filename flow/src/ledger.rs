@@ -368,14 +368,18 @@ impl Ledger {
         });
         for mut delta in report.findings {
             match grouped.get(&delta.key) {
-                Some(&(last, attempts, words)) if (last, attempts) == (delta.last, delta.observed) => {
+                Some(&(last, attempts, words))
+                    if (last, attempts) == (delta.last, delta.observed) =>
+                {
                     grouped.remove(&delta.key);
                     let done = FindingDelta {
                         observed: 0,
                         samples: Vec::new(),
                         ..delta.clone()
                     };
-                    if done.settled + done.retracted + done.witnessed > 0 || done.recovered.is_some() {
+                    if done.settled + done.retracted + done.witnessed > 0
+                        || done.recovered.is_some()
+                    {
                         self.take_done(done);
                         (delta.settled, delta.retracted, delta.witnessed) = (0, 0, 0);
                         delta.recovered = None;

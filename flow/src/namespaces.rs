@@ -188,9 +188,9 @@ impl Namespaces {
 
     /// Whether nothing in the pod but its stack can have taken a packet that came at that time.
     pub(crate) fn is_plain(&self, netns: NetnsCookie, at: Instant) -> bool {
-        self.held.get(&netns).is_some_and(|held| {
-            matches!(held.in_pod, Some(InPod::Plain)) && held.plain_from <= at
-        })
+        self.held
+            .get(&netns)
+            .is_some_and(|held| matches!(held.in_pod, Some(InPod::Plain)) && held.plain_from <= at)
     }
 
     /// Whether something in the pod is known to filter.

@@ -180,8 +180,7 @@ impl Recent {
         }
         if self.latest.len() > 64 && self.latest.len() > 2 * self.held {
             let (next, held) = (self.next, self.held);
-            self.latest
-                .retain(|_, number| is_held(next, held, *number));
+            self.latest.retain(|_, number| is_held(next, held, *number));
         }
     }
 
@@ -227,13 +226,7 @@ impl Recent {
     }
 
     /// An answer.
-    pub(crate) fn answered(
-        &mut self,
-        place: u32,
-        key: &AttemptKey,
-        outcome: Outcome,
-        at: Instant,
-    ) {
+    pub(crate) fn answered(&mut self, place: u32, key: &AttemptKey, outcome: Outcome, at: Instant) {
         let seen = match outcome {
             Outcome::Accepted => Seen::Accepted,
             Outcome::Refused => Seen::Refused,
@@ -348,9 +341,8 @@ impl Recent {
             let entry = self.entry(here)?;
             let older = entry.older.get(chain).copied();
             // Each is older than the one before, or the chain would not end.
-            place = older.filter(|older| {
-                self.next.wrapping_sub(*older) > self.next.wrapping_sub(here)
-            });
+            place =
+                older.filter(|older| self.next.wrapping_sub(*older) > self.next.wrapping_sub(here));
             Some((here, entry))
         })
     }

@@ -97,4 +97,3 @@ fn is_as_later(before: &Snapshot, later: &Snapshot, peer: &Peer, own: &Uid) -> b
             })
     })
 }
-

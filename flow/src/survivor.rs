@@ -141,9 +141,7 @@ impl Survivors {
 
     /// UDP flows of which nothing was recorded since then have ended.
     pub(crate) fn silent(&mut self, since: Instant) -> Vec<Arc<FindingKey>> {
-        self.end(|connection, held| {
-            matches!(connection, Connection::Flow(..)) && held.seen < since
-        })
+        self.end(|connection, held| matches!(connection, Connection::Flow(..)) && held.seen < since)
     }
 
     fn end(&mut self, ended: impl Fn(&Connection, &Held) -> bool) -> Vec<Arc<FindingKey>> {

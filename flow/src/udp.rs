@@ -210,12 +210,7 @@ impl Flows {
         }
     }
 
-    fn datagram(
-        &mut self,
-        record: &Record,
-        from: SocketAddr,
-        to: SocketAddr,
-    ) -> Option<News> {
+    fn datagram(&mut self, record: &Record, from: SocketAddr, to: SocketAddr) -> Option<News> {
         let (side, tuple) = match record.crossing {
             Crossing::In => (Side::Destination, Tuple::of(record.netns, to, from)),
             Crossing::Out => (Side::Source, Tuple::of(record.netns, from, to)),
@@ -260,13 +255,7 @@ impl Flows {
     }
 
     /// An ICMP error about a datagram.
-    fn error(
-        &self,
-        record: &Record,
-        from: SocketAddr,
-        to: SocketAddr,
-        told: Told,
-    ) -> News {
+    fn error(&self, record: &Record, from: SocketAddr, to: SocketAddr, told: Told) -> News {
         // It goes the other way than what it quotes.
         let (side, tuple) = match record.crossing {
             Crossing::In => (Side::Source, Tuple::of(record.netns, from, to)),
@@ -417,10 +406,7 @@ impl Flows {
         seconds: u32,
     ) {
         let (side, tuple) = match record.crossing {
-            Crossing::In => (
-                Side::Destination,
-                Tuple::of(record.netns, server, client),
-            ),
+            Crossing::In => (Side::Destination, Tuple::of(record.netns, server, client)),
             Crossing::Out => (Side::Source, Tuple::of(record.netns, client, server)),
         };
         let open = bits & flow_bits::OPEN != 0;

@@ -55,7 +55,10 @@ fn a_delivery_that_both_ends_saw_has_two_witnesses() {
         nodes.run(125.0);
         let (key, sum) = nodes.books[B].only();
         assert_eq!(key.kind, FindingKind::Unenforced);
-        assert_eq!((name(&key.source), name(&key.destination)), ("client", "server"));
+        assert_eq!(
+            (name(&key.source), name(&key.destination)),
+            ("client", "server")
+        );
         assert_eq!(
             (sum.observed, sum.settled, sum.retracted, sum.witnessed),
             (1, 1, 0, 1),
@@ -156,7 +159,13 @@ fn an_address_block_that_holds_the_translated_address_leaves_it_open() {
     apply_policy(&mut state, policy);
     let mut nodes = Nodes::new(&state);
     nodes.run(100.0);
-    nodes.translated(CLIENT, SERVER, (SERVER.1, 80), "192.168.0.1", Fate::Accepted);
+    nodes.translated(
+        CLIENT,
+        SERVER,
+        (SERVER.1, 80),
+        "192.168.0.1",
+        Fate::Accepted,
+    );
     nodes.run(125.0);
     assert!(nodes.books[B].findings.is_empty());
     assert_eq!(nodes.books[B].reasons(), [(Reason::TranslatedAddress, 1)]);
@@ -166,7 +175,13 @@ fn an_address_block_that_holds_the_translated_address_leaves_it_open() {
 fn a_pod_that_reaches_itself_is_exempt_though_it_looks_like_the_node() {
     let mut nodes = Nodes::new(&two_nodes());
     nodes.run(100.0);
-    nodes.translated(SERVER, SERVER, ("192.168.0.2", 30_080), "192.168.0.2", Fate::Accepted);
+    nodes.translated(
+        SERVER,
+        SERVER,
+        ("192.168.0.2", 30_080),
+        "192.168.0.2",
+        Fate::Accepted,
+    );
     nodes.run(125.0);
     for book in &nodes.books {
         assert!(book.findings.is_empty() && book.inconclusive.is_empty());
@@ -187,7 +202,10 @@ fn an_allowed_attempt_that_is_stopped_thrice_is_over_blocked() {
         nodes.run(140.0);
         let (key, sum) = nodes.books[A].only();
         assert_eq!(key.kind, FindingKind::OverBlocked);
-        assert_eq!((name(&key.source), name(&key.destination)), ("friend", "server"));
+        assert_eq!(
+            (name(&key.source), name(&key.destination)),
+            ("friend", "server")
+        );
         assert_eq!(key.policies.len(), 1);
         assert_eq!(key.policies[0].direction, Direction::Ingress);
         assert_eq!(key.policies[0].by, DeniedBy::Rule(0));
@@ -272,7 +290,11 @@ fn an_incomplete_witness_proves_no_absence() {
         nodes.run(140.0);
         assert!(nodes.books[A].findings.is_empty(), "{n}");
         let withheld = nodes.books[A].inconclusive.get(&Reason::WitnessIncomplete);
-        assert!(withheld.is_some_and(|n| *n >= 1), "{n} {:?}", nodes.books[A]);
+        assert!(
+            withheld.is_some_and(|n| *n >= 1),
+            "{n} {:?}",
+            nodes.books[A]
+        );
     }
 }
 

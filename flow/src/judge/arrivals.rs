@@ -188,8 +188,7 @@ impl Judge {
             return false;
         };
         let owner = newest.owner(key.client.ip());
-        if key.protocol == Protocol::Udp && !matches!(owner, IpOwner::Pod(_) | IpOwner::Ambiguous)
-        {
+        if key.protocol == Protocol::Udp && !matches!(owner, IpOwner::Pod(_) | IpOwner::Ambiguous) {
             return false;
         }
         let node = match owner {
@@ -395,9 +394,9 @@ impl Judge {
         };
         let uid = uid.clone();
         let tuple = arrived(&attempt.key, Some((who, ip)));
-        let expected =
-            self.history
-                .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
+        let expected = self
+            .history
+            .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
         let reason = match expected {
             Ok(expected) => self.verdict(attempt, outcome, &expected, true),
             Err(open) => Some(open.reason),

@@ -79,9 +79,9 @@ impl Judge {
             who: None,
             seen_as: None,
         };
-        let expected =
-            self.history
-                .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
+        let expected = self
+            .history
+            .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
         let lost = self.lost_around(attempt);
         let dead = outcome != Outcome::Accepted;
         let meant = match expected {
@@ -212,9 +212,7 @@ impl Judge {
             (Meant::Mixed, Joined::Dropped | Joined::Rejected) => {
                 InconclusiveReason::MixedEndpoints
             }
-            (Meant::Mixed, Joined::Inconclusive(_))
-                if matches!(said, Testimony::Incomplete(_)) =>
-            {
+            (Meant::Mixed, Joined::Inconclusive(_)) if matches!(said, Testimony::Incomplete(_)) => {
                 InconclusiveReason::MixedEndpoints
             }
             (Meant::Allowed, Joined::Delivered) => {

@@ -1,8 +1,6 @@
 //! What comes out of the judge, beside questions and answers.
 
-use crate::finding::{
-    End, FindingKey, InconclusiveReason, Recovery, Report,
-};
+use crate::finding::{End, FindingKey, InconclusiveReason, Recovery, Report};
 use crate::namespaces::Binding;
 use crate::record::{Instant, Record};
 use crate::recovery::Over;
@@ -32,8 +30,7 @@ impl Judge {
         } = self;
         let any_shared = namespaces.any_shared();
         let is_shared = |key: &FindingKey| {
-            any_shared
-                && matches!(&key.destination, End::Pod(_, uid) if namespaces.is_shared(uid))
+            any_shared && matches!(&key.destination, End::Pod(_, uid) if namespaces.is_shared(uid))
         };
         ledger.report(now, until, |key, first, last, refuted| {
             let verdict = if let Some(reason) = refuted {
@@ -69,7 +66,11 @@ impl Judge {
 
     /// Looks whether what stands is over because the cluster has changed.
     pub(super) fn check_standing(&mut self) {
-        let Some(version) = self.history.newest().map(polproof_policy::Snapshot::version) else {
+        let Some(version) = self
+            .history
+            .newest()
+            .map(polproof_policy::Snapshot::version)
+        else {
             return;
         };
         let live = self.ready && self.history.live_from().is_some();

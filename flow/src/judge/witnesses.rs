@@ -61,8 +61,7 @@ impl Judge {
 
     /// The answer to one of our inquiries.
     pub fn on_testimony(&mut self, id: u64, testimony: Testimony) {
-        self.inquiries
-            .answer(id & !OWN, testimony, &mut self.tally);
+        self.inquiries.answer(id & !OWN, testimony, &mut self.tally);
     }
 
     /// Whether other witnesses can be asked now: the collector is connected.

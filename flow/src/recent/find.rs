@@ -134,9 +134,7 @@ impl Recent {
             }
             let same_port = entry.server_port == question.server.port();
             let same_client = entry.client_port == question.client.port();
-            if entry.server == question.server.ip() && !same_port
-                || !same_port && !same_client
-            {
+            if entry.server == question.server.ip() && !same_port || !same_port && !same_client {
                 continue;
             }
             if !overlaps(entry, question, before, SLACK) {
@@ -181,8 +179,8 @@ impl Recent {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);
-            let server = entry.server_port == question.server.port()
-                || entry.server != question.server.ip();
+            let server =
+                entry.server_port == question.server.port() || entry.server != question.server.ip();
             if client && server {
                 return Some(Gap::NotSampled);
             }
@@ -198,13 +196,11 @@ impl Recent {
         to: Instant,
     ) -> impl Iterator<Item = &Remembered> {
         use crate::witness::Seen::{Accepted, Refused};
-        self.of(netns, from)
-            .take(NETNS_WALK)
-            .filter(move |entry| {
-                !entry.goes_on
-                    && matches!(entry.outcome, Accepted | Refused)
-                    && (from..=to).contains(&entry.first)
-            })
+        self.of(netns, from).take(NETNS_WALK).filter(move |entry| {
+            !entry.goes_on
+                && matches!(entry.outcome, Accepted | Refused)
+                && (from..=to).contains(&entry.first)
+        })
     }
 
     /// What was written down of a namespace since `from`, the latest first.

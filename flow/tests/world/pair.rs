@@ -296,7 +296,11 @@ impl Nodes {
     fn carry(&mut self, from: usize) {
         for inquiry in self.judges[from].take_inquiries() {
             let to: Vec<usize> = match &inquiry.whom {
-                Whom::Node(name) => NODES.iter().position(|n| *n == &**name).into_iter().collect(),
+                Whom::Node(name) => NODES
+                    .iter()
+                    .position(|n| *n == &**name)
+                    .into_iter()
+                    .collect(),
                 Whom::Everybody => (0..2).collect(),
             };
             let to: Vec<_> = to.into_iter().filter(|n| self.reachable[*n]).collect();
@@ -378,14 +382,7 @@ impl Nodes {
     }
 
     /// One whose client is seen under another address at the destination, and whose server under another at the source.
-    pub fn translated(
-        &mut self,
-        from: At,
-        to: At,
-        called: (&str, u16),
-        seen_as: &str,
-        fate: Fate,
-    ) {
+    pub fn translated(&mut self, from: At, to: At, called: (&str, u16), seen_as: &str, fate: Fate) {
         self.tag += 1;
         let packet = Packet {
             at: self.now,
