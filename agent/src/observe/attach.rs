@@ -90,7 +90,12 @@ impl Observer {
         })
     }
 
-    /// Asks again what else sits on eth0.
+    /// How the programs are attached.
+    pub fn means(&self) -> Means {
+        self.means
+    }
+
+    /// Asks again what else sits on eth0, and whether our programs still do.
     pub fn hook(&mut self, netns: &Path) -> Result<Hook, ObserveError> {
         let ours = self.ours;
         visit(netns, || {
