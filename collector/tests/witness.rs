@@ -83,14 +83,20 @@ impl Party {
             matches!(first.unwrap().message, Some(Down::Welcome(_))),
             "first of all the welcome"
         );
-        let party = Self {
+        Self {
             name: name.to_owned(),
             ahead,
             up: party_up,
             down,
-        };
-        party.beat().await;
-        party
+        }
+    }
+
+    /// Says what time it is often enough to be believed, if nothing is in the way.
+    async fn settle(&self) {
+        for _ in 0..6 {
+            self.beat().await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
     }
 
     async fn say(&self, message: Up) {
@@ -248,7 +254,7 @@ fn kind(number: usize) -> &'static str {
 
 /// Answers as its kind does, until the other end goes.
 async fn witness(mut party: Party, number: usize, seen: Arc<Seen>) {
-    let mut beats = tokio::time::interval(Duration::from_secs(2));
+    let mut beats = tokio::time::interval(Duration::from_secs(1));
     loop {
         let question = tokio::select! {
             _ = beats.tick() => {
@@ -303,6 +309,7 @@ async fn witness(mut party: Party, number: usize, seen: Arc<Seen>) {
 /// Asks a number of nodes, and takes what comes back.
 async fn ask(mut party: Party, number: usize, seen: Arc<Seen>) -> Vec<(usize, &'static str)> {
     const EACH: usize = 20;
+    party.settle().await;
     let whom: Vec<usize> = (0..EACH).map(|k| (number * 37 + k * 61) % 960).collect();
     let began = Instant::now();
     for (id, of) in whom.iter().enumerate() {
@@ -366,8 +373,9 @@ async fn a_thousand_agents_ask_each_other() {
         witnesses.spawn(async move {
             loop {
                 let party = Party::open(&channel, &format!("n{number}"), clock(number)).await;
+                party.beat().await;
                 party.inquire(1, "n200", 200).await;
-                tokio::time::sleep(Duration::from_millis(300 + number as u64 % 7 * 100)).await;
+                tokio::time::sleep(Duration::from_millis(800 + number as u64 % 7 * 100)).await;
             }
         });
     }
@@ -376,6 +384,7 @@ async fn a_thousand_agents_ask_each_other() {
         let (channel, flooded) = (channels[10].clone(), flooded.clone());
         witnesses.spawn(async move {
             let party = Party::open(&channel, &format!("n{number}"), clock(number)).await;
+            party.settle().await;
             let Party { up, mut down, .. } = party;
             tokio::spawn(async move {
                 for id in 0.. {
@@ -385,7 +394,7 @@ async fn a_thousand_agents_ask_each_other() {
                     if up.send(v1::StreamRequest { message }).await.is_err() {
                         return;
                     }
-                    if id % 50 == 0 {
+                    if id % 10 == 0 {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
@@ -498,6 +507,7 @@ async fn the_view_says_who_everybody_is_and_whose_pod_it_is() {
     let mut asker = Party::open(&channel, "n1", 7_000 * SECOND).await;
     let other = Party::open(&channel, "n2", -7_000 * SECOND).await;
     let third = Party::open(&channel, "n3", 0).await;
+    asker.settle().await;
     let mut crowd = tokio::task::JoinSet::new();
     for (party, number) in [(other, 2), (third, 3)] {
         crowd.spawn(witness(party, number, Arc::default()));
