@@ -31,7 +31,7 @@ pub(super) const EVERYBODY: usize = 32;
 /// And in a small one.
 const EVERYBODY_OF_FEW: usize = 1_024;
 /// Questions that inquiries of everybody may make in a second: each makes one for every agent.
-const EVERYBODY_A_SECOND: u32 = 5_000;
+const EVERYBODY_A_SECOND: u32 = 2_000;
 /// Inquiries of one agent in a second, on average and at once.
 const OF_ONE_A_SECOND: Rate = Rate {
     a_second: 1_000.0,
