@@ -152,7 +152,7 @@ impl Group {
             let way_open = cell
                 .destinations()
                 .iter()
-                .any(|pod| seen.any_answer_of(pod));
+                .any(|pod| seen.answered_somebody(pod));
             let expected = expected(*cell, self.stage(), &facts, way_open);
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {

@@ -167,7 +167,9 @@ impl Bench<'_> {
         let began = Instant::now();
         self.wait(PATIENCE);
         while began.elapsed() < LIMIT {
-            let mut missing = attempts.iter().filter(|attempt| attempt.fate == Fate::Passes);
+            let mut missing = attempts
+                .iter()
+                .filter(|attempt| attempt.fate == Fate::Passes);
             if missing.all(|attempt| self.outcome(attempt).is_ok_and(|it| agrees(attempt, it))) {
                 break;
             }
@@ -190,7 +192,10 @@ impl Bench<'_> {
                     client,
                     fate,
                 } = attempt;
-                wrong.push(format!("{from} to {to}, {:?}: {fate:?}, but {outcome:?}", client.tuple));
+                wrong.push(format!(
+                    "{from} to {to}, {:?}: {fate:?}, but {outcome:?}",
+                    client.tuple
+                ));
             }
         }
         if wrong.is_empty() {
@@ -213,7 +218,10 @@ impl Bench<'_> {
     /// Says more on open connections after a change, and checks what of it arrives.
     fn check_old(&mut self, opened: Instant, attempts: &[Attempt]) -> Result<()> {
         let mut expected = Vec::new();
-        for attempt in attempts.iter().filter(|attempt| attempt.fate == Fate::Passes) {
+        for attempt in attempts
+            .iter()
+            .filter(|attempt| attempt.fate == Fate::Passes)
+        {
             let tuple = attempt.client.tuple;
             let protocol = match tuple.protocol {
                 6 => Protocol::Tcp,
@@ -271,7 +279,10 @@ fn agrees(attempt: &Attempt, outcome: Outcome) -> bool {
     let v6 = attempt.client.tuple.to.is_ipv6();
     let answered = match attempt.client.tuple.protocol {
         // A kernel without SCTP has another answer: unknown protocol, or next header.
-        132 => !matches!(outcome.answer, Answer::Error(3, 13 | 3) | Answer::Error(1, _)),
+        132 => !matches!(
+            outcome.answer,
+            Answer::Error(3, 13 | 3) | Answer::Error(1, _)
+        ),
         _ => outcome.answer == Answer::Destination,
     };
     let error = |v4: (u8, u8), v6_: (u8, u8)| {
@@ -281,9 +292,11 @@ fn agrees(attempt: &Attempt, outcome: Outcome) -> bool {
     match attempt.fate {
         Fate::Either => true,
         Fate::Passes => outcome.arrived && answered,
-        Fate::ReplyDies => outcome.arrived && outcome.answer == Answer::Nothing
+        Fate::ReplyDies => {
+            outcome.arrived && outcome.answer == Answer::Nothing
             // The answer to an INIT is no packet of the connection.
-            || attempt.client.tuple.protocol == 132 && outcome.arrived,
+            || attempt.client.tuple.protocol == 132 && outcome.arrived
+        }
         Fate::Dies(how) => {
             !outcome.arrived
                 && match how {

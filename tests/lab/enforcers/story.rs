@@ -98,9 +98,7 @@ const PAIRS: [(&str, &str); 13] = [
 
 fn add(bench: &mut Bench<'_>, name: &str, node: usize, app: &str) -> Result<()> {
     let spec = PodSpec::new("shop", name, node).labels(&[("app", app)]);
-    bench
-        .lab
-        .add_pod(&spec.port("pg", 5432).port("http", 80))?;
+    bench.lab.add_pod(&spec.port("pg", 5432).port("http", 80))?;
     bench.take_seat(&format!("shop/{name}"))
 }
 
@@ -205,15 +203,21 @@ fn nature(bench: &Bench<'_>) -> Result<()> {
         "reject-reset" | "nft-reject-reset" => &["Passes", "Dies(TcpReset)", "Dies(Silence)"],
         "reject-admin" | "nft-reject-admin" => &["Passes", "Dies(IcmpAdminProhibited)"],
         "reject-port" => &["Passes", "Dies(IcmpPortUnreachable)"],
-        "reject-limited" | "nft-reject-port" => {
-            &["Passes", "Dies(IcmpThenSilence)", "IcmpThenSilence: silence"]
-        }
+        "reject-limited" | "nft-reject-port" => &[
+            "Passes",
+            "Dies(IcmpThenSilence)",
+            "IcmpThenSilence: silence",
+        ],
         "iptables-per-packet" | "tcx-per-packet" => &["Passes", "Dies", "ReplyDies"],
         "iptables-flush" | "tcx-flush" => &["Passes", "Dies", "old Dies", "old Passes"],
         _ => &["Passes", "Dies", "old Passes"],
     };
     for want in wants {
-        ensure!(bench.seen(want) > 0, "{name}: no {want} in {:?}", bench.seen);
+        ensure!(
+            bench.seen(want) > 0,
+            "{name}: no {want} in {:?}",
+            bench.seen
+        );
     }
     Ok(())
 }
@@ -225,11 +229,16 @@ fn nothing_left(bench: &Bench<'_>) -> Result<()> {
             ("ip6tables-save", &[]),
             ("ipset", &["list", "-n"]),
             ("tc", &["qdisc", "show"]),
-            ("sh", &["-c", "command -v nft > /dev/null && nft list tables"]),
+            (
+                "sh",
+                &["-c", "command -v nft > /dev/null && nft list tables"],
+            ),
         ] {
             let output = node.netns().command(program)?.args(arguments).output()?;
             let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
-            let left = ["polproof", "clsact"].iter().any(|ours| text.contains(ours));
+            let left = ["polproof", "clsact"]
+                .iter()
+                .any(|ours| text.contains(ours));
             ensure!(!left, "{program} on {}: {text}", node.name());
         }
     }

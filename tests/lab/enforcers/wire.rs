@@ -194,7 +194,10 @@ pub(super) fn begin(
         }
         let at: SockaddrStorage = getsockname(client.as_raw_fd())?;
         let port = at.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
-        let port = port.or_else(|| at.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port));
+        let port = port.or_else(|| {
+            at.as_sockaddr_in6()
+                .map(nix::sys::socket::SockaddrIn6::port)
+        });
         let client = Client {
             socket: Some(client),
             tuple: Tuple {
