@@ -3,12 +3,12 @@
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use polproof_agent_common::DIRECTION_OUT;
 
-use crate::parse;
+use crate::{gate, parse};
 
-/// Records handshake packets out of the pod.
+/// Records attempts and answers that go out of the pod.
 #[classifier]
 pub fn polproof_egress(ctx: TcContext) -> i32 {
-    if parse::may_matter(&ctx) {
+    if gate::may_matter(&ctx, DIRECTION_OUT) {
         parse::examine(&ctx, DIRECTION_OUT);
     }
     TC_ACT_UNSPEC

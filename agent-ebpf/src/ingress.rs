@@ -3,12 +3,12 @@
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use polproof_agent_common::DIRECTION_IN;
 
-use crate::parse;
+use crate::{gate, parse};
 
-/// Records handshake packets into the pod.
+/// Records attempts and answers that come into the pod.
 #[classifier]
 pub fn polproof_ingress(ctx: TcContext) -> i32 {
-    if parse::may_matter(&ctx) {
+    if gate::may_matter(&ctx, DIRECTION_IN) {
         parse::examine(&ctx, DIRECTION_IN);
     }
     TC_ACT_UNSPEC

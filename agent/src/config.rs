@@ -37,7 +37,8 @@ pub struct Args {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Remove the pinned programs, links and ring buffer below --bpf-dir, and end
+    /// Remove the pinned programs, links and ring buffer below --bpf-dir, and on kernels without tcx the filters in the
+    /// pods' network namespaces, and end
     Uninstall,
 }
 
@@ -102,6 +103,12 @@ pub struct Settings {
     /// Age at which an attempt is judged for good [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub settle: Option<String>,
+    /// How long after --grace a connection that still gets through counts as enforced late, and not as never enforced [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub late: Option<String>,
+    /// How long to wait for what the agent at the other end of a connection has seen [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub witness_timeout: Option<String>,
     /// Most that the spool may take of the disk; beyond it the oldest is dropped, and counted [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_max_bytes: Option<String>,
@@ -177,6 +184,10 @@ pub struct Config {
     pub grace: Duration,
     /// Settling age.
     pub settle: Duration,
+    /// How long after the grace time an enforcement is late, and not missing.
+    pub late: Duration,
+    /// How long the word of another witness is waited for.
+    pub witness_timeout: Duration,
     /// Bound of the spool, in bytes.
     pub spool_max_bytes: u64,
     /// Format of the log.
@@ -276,6 +287,8 @@ impl Settings {
             listen_http: self.listen_http.or(other.listen_http),
             grace: self.grace.or(other.grace),
             settle: self.settle.or(other.settle),
+            late: self.late.or(other.late),
+            witness_timeout: self.witness_timeout.or(other.witness_timeout),
             spool_max_bytes: self.spool_max_bytes.or(other.spool_max_bytes),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
@@ -360,6 +373,18 @@ impl Config {
                 settings.settle.as_deref(),
                 Duration::from_secs(10),
                 (second, 600 * second),
+            )?,
+            late: parse::duration(
+                "late",
+                settings.late.as_deref(),
+                Duration::from_secs(10),
+                (Duration::ZERO, 3600 * second),
+            )?,
+            witness_timeout: parse::duration(
+                "witness-timeout",
+                settings.witness_timeout.as_deref(),
+                Duration::from_secs(10),
+                (second, 60 * second),
             )?,
             spool_max_bytes: parse::spool(settings.spool_max_bytes.as_deref())?,
             log_format: parse::log_format(settings.log_format.as_deref())?,

@@ -13,15 +13,17 @@
 mod addresses;
 pub mod cni;
 pub mod config;
+pub mod inpod;
 pub mod judge;
 pub mod observe;
 pub mod pods;
 mod privilege;
 pub mod report;
 mod run;
+pub mod sockets;
 pub mod telemetry;
 mod uninstall;
 
 pub use addresses::LocalAddresses;
 pub use run::run;
-pub use uninstall::uninstall;
+pub use uninstall::{Removed, uninstall};

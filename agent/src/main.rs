@@ -21,7 +21,9 @@ fn start(args: Args) -> anyhow::Result<()> {
     let config = Config::resolve(args)?;
     telemetry::init_log(config.log_format, &config.log_level)?;
     match command {
-        Some(Command::Uninstall) => uninstall(&config.bpf_dir),
+        Some(Command::Uninstall) => {
+            uninstall(&config.bpf_dir, &config.netns_dir, &config.proc_root).map(drop)
+        }
         None => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?

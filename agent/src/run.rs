@@ -10,7 +10,6 @@ use anyhow::{Context, anyhow};
 use polproof_cluster::kubernetes::KubernetesConfig;
 use polproof_cluster::{SourceKind, View, kubernetes, manifests};
 use polproof_flow::Settings;
-use polproof_flow::finding::InconclusiveReason;
 use polproof_policy::Kind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -22,12 +21,13 @@ use crate::addresses;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
 use crate::judge::{self, JudgeStats, JudgeTask};
-use crate::observe::{Counters, ObserveConfig, Observer};
+use crate::observe::{CounterMap, Counters, ObserveConfig, Observer};
 use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
 use crate::report::stream::{self, StreamConfig, StreamStats};
 use crate::report::vitals::{Coverage, Gather, Loss, Unwatched, ViewState, Vitals};
+use crate::report::witness;
 use crate::telemetry::{self, Metrics, Readiness, atomic};
 
 /// Attaches a second: each takes some 24 ms under the kernel's network lock.
@@ -114,6 +114,7 @@ impl Agent {
             .take_ring()
             .context("the ring buffer has been taken already, which is a bug")?;
         let baseline = observer.counters()?;
+        let losses = CounterMap::open(&config.bpf_dir)?;
         let (spool, reader, recovered) = Spool::open(SpoolConfig {
             max_bytes: config.spool_max_bytes,
             ..SpoolConfig::new(config.state_dir.join("spool"))
@@ -159,8 +160,11 @@ impl Agent {
         this.spawn("pods", Box::pin(pods));
         let (local_addresses, follow) = addresses::follow(config.host_netns.clone(), stop.clone())?;
         this.spawn("own addresses", Box::pin(follow));
+        let (judge_end, stream_end) = witness::pair();
         let judge = JudgeTask {
             ring,
+            losses,
+            witnesses: judge_end,
             events: news,
             view,
             spool,
@@ -170,6 +174,8 @@ impl Agent {
             settings: Settings {
                 grace: nanos(config.grace),
                 settle: nanos(config.settle),
+                late: nanos(config.late),
+                testimony: nanos(config.witness_timeout),
                 ..Settings::default()
             },
             local_addresses,
@@ -182,6 +188,7 @@ impl Agent {
                     stream,
                     reader,
                     gather(&figures),
+                    stream_end,
                     Arc::clone(&figures.stream),
                     this.deliver_stop.clone(),
                 );

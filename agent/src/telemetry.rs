@@ -13,7 +13,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -43,6 +45,16 @@ pub fn init_log(format: LogFormat, directives: &str) -> anyhow::Result<()> {
 }
 
 type Read = Box<dyn Fn() -> u64 + Send + Sync>;
+type ReadHistogram = Box<dyn Fn() -> Histogram + Send + Sync>;
+
+/// Events by size, as they are counted elsewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// Sum of all sizes.
+    pub sum: f64,
+    /// Upper bound and count of each bucket, not cumulative; the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+}
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -60,7 +72,10 @@ struct Metric {
 
 /// The metrics of a process: figures read from wherever they are counted, at every scrape.
 #[derive(Default)]
-pub struct Metrics(Vec<Metric>);
+pub struct Metrics(
+    Vec<Metric>,
+    Vec<(&'static str, &'static str, ReadHistogram)>,
+);
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +104,16 @@ impl Metrics {
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
         self.add(name, help, Kind::Gauge, None, Box::new(read));
+    }
+
+    /// Adds a histogram.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Histogram + Send + Sync + 'static,
+    ) {
+        self.1.push((name, help, Box::new(read)));
     }
 
     /// Adds a constant 1 that carries a text in a label.
@@ -159,6 +184,13 @@ impl Collector for Metrics {
                 let labels = [(*name, text.as_str())];
                 encode(metric.kind, value, family.encode_family(&labels)?)?;
             }
+        }
+        for (name, help, read) in &self.1 {
+            let Histogram { sum, buckets } = read();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
@@ -255,6 +287,10 @@ mod tests {
         metrics.labelled("polproof_c", "C", ("reason", "x"), || 2);
         metrics.labelled("polproof_c", "C", ("reason", "y"), || 3);
         metrics.info("polproof_d", "D", ("version", "1"));
+        metrics.histogram("polproof_e_seconds", "E", || Histogram {
+            sum: 1.5,
+            buckets: vec![(0.5, 2), (1.0, 1), (f64::INFINITY, 3)],
+        });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(metrics));
         count.store(5, Ordering::Relaxed);
@@ -266,6 +302,12 @@ mod tests {
             "polproof_c_total{reason=\"x\"} 2",
             "polproof_c_total{reason=\"y\"} 3",
             "polproof_d{version=\"1\"} 1",
+            "# TYPE polproof_e_seconds histogram",
+            "polproof_e_seconds_sum 1.5",
+            "polproof_e_seconds_count 6",
+            "polproof_e_seconds_bucket{le=\"0.5\"} 2",
+            "polproof_e_seconds_bucket{le=\"1.0\"} 3",
+            "polproof_e_seconds_bucket{le=\"+Inf\"} 6",
         ] {
             assert!(body.lines().any(|l| l == line), "{line} is not in {body}");
         }

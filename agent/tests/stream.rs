@@ -12,18 +12,14 @@ mod collector;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
+use collector::agent::{Agent, open, until};
 use collector::{Authority, Collector, Fate};
 use polproof_agent::observe::RingId;
-use polproof_agent::report::spool::{Entry, Spool, SpoolConfig, SpoolReader, SpoolWriter};
-use polproof_agent::report::stream::{self, StreamConfig, StreamStats};
-use polproof_agent::report::vitals::{Coverage, Loss, ViewState, Vitals};
+use polproof_agent::report::spool::Entry;
 use polproof_flow::finding::{End, FindingDelta, FindingKey, FindingKind, Report};
 use polproof_flow::record::Instant;
 use polproof_policy::{NamespacedName, Protocol, Uid};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 fn entry(position: u64) -> Entry {
     Entry {
@@ -63,88 +59,6 @@ fn entry(position: u64) -> Entry {
         committed: Instant(position),
         wall_offset_ns: 1_700_000_000_000_000_000,
     }
-}
-
-fn vitals() -> Vitals {
-    Vitals {
-        at: SystemTime::now(),
-        coverage: Coverage {
-            expected: 2,
-            watched: 1,
-            unwatched: Vec::new(),
-        },
-        loss: Loss {
-            ring_records: 7,
-            ..Loss::default()
-        },
-        cni: Vec::new(),
-        view: ViewState {
-            ready: true,
-            source: "manifests".to_owned(),
-            ..ViewState::default()
-        },
-    }
-}
-
-fn open(dir: &Path) -> (SpoolWriter, SpoolReader) {
-    let (writer, reader, _) = Spool::open(SpoolConfig {
-        dir: dir.join("spool"),
-        max_bytes: 1024 * 1024,
-        segment_bytes: 1024,
-    })
-    .unwrap();
-    (writer, reader)
-}
-
-struct Agent {
-    stats: Arc<StreamStats>,
-    cancel: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Agent {
-    fn start(tls: &Path, address: SocketAddr, reader: SpoolReader) -> Self {
-        let stats = Arc::new(StreamStats::default());
-        let cancel = CancellationToken::new();
-        let config = StreamConfig {
-            collector: format!("https://localhost:{}", address.port()),
-            tls_ca: tls.join("ca.pem"),
-            tls_cert: tls.join("agent.pem"),
-            tls_key: tls.join("agent.key"),
-            tls_server_name: None,
-            node: "node-1".to_owned(),
-            kernel_release: "6.0".to_owned(),
-            heartbeat: Duration::from_millis(100),
-            max_backoff: Duration::from_millis(300),
-            drain: Duration::from_secs(5),
-        };
-        let task = tokio::spawn(stream::run(
-            config,
-            reader,
-            Box::new(vitals),
-            Arc::clone(&stats),
-            cancel.clone(),
-        ));
-        Self {
-            stats,
-            cancel,
-            task,
-        }
-    }
-    async fn stop(self) {
-        self.cancel.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("after 30 s still not: {what}");
 }
 
 fn segments(dir: &Path) -> usize {

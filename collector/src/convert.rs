@@ -6,21 +6,23 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use polproof_flow::finding::JudgedCounts;
+use polproof_flow::finding::{Exposure, JudgedCounts};
 use polproof_policy::{Direction, Protocol};
 use polproof_proto::{MAX_FINDINGS_PER_BATCH, v1};
 use prost_types::Timestamp;
 
-use crate::finding::{Denier, End, Key, Kind, Sample, Update, Wall};
+use crate::finding::{Denier, End, Key, Kind, Recovery, Sample, Update, Wall};
 use crate::store::{Delivery, Filter};
 
 mod answer;
 mod heartbeat;
 mod text;
+mod witness;
 
-pub use answer::{explanation, finding, judged, timestamp};
+pub use answer::{explanation, exposure, finding, judged, kind_count, timestamp};
 pub use heartbeat::heartbeat;
 pub use text::{printable, unprintable};
+pub use witness::{inquiry, moment, question_out, testimony_out, word};
 
 /// No honest batch counts more of anything: a million attempts a second for two weeks.
 const LARGEST_COUNT: u64 = 1_000_000_000_000;
@@ -126,7 +128,35 @@ pub fn delivery(node: &str, instance: &str, batch: v1::Batch, now: Wall) -> (Del
             Err(bad) => refused.push(inside("judged")(bad)),
         }
     }
+    if let Some(wire) = batch.exposure {
+        match histogram(&wire) {
+            Ok(exposure) => delivery.exposure = exposure,
+            Err(bad) => refused.push(inside("exposure")(bad)),
+        }
+    }
     (delivery, refused)
+}
+
+fn histogram(wire: &v1::Exposure) -> Result<Exposure, Bad> {
+    let mut exposure = Exposure {
+        sum_ms: count("sum_ms", wire.sum_ms)?,
+        ..Exposure::default()
+    };
+    if wire.counts.len() != exposure.counts.len() {
+        // Other bounds: the counts would stand for other times.
+        return bad(
+            "counts",
+            format!(
+                "{} of them, {} are understood",
+                wire.counts.len(),
+                exposure.counts.len()
+            ),
+        );
+    }
+    for (known, given) in exposure.counts.iter_mut().zip(&wire.counts) {
+        *known = count("counts", *given)?;
+    }
+    Ok(exposure)
 }
 
 fn judged_counts(judged: &v1::JudgedCounts) -> Result<JudgedCounts, Bad> {
@@ -149,10 +179,16 @@ fn update(update: v1::FindingUpdate, now: Wall) -> Result<Update, Bad> {
     let observed = count("observed", update.observed)?;
     let settled = count("settled", update.settled)?;
     let retracted = count("retracted", update.retracted)?;
-    if observed + settled + retracted == 0 {
+    let witnessed = count("witnessed", update.witnessed)?;
+    let recovered = update
+        .recovered
+        .map(|wire| recovery(&wire, now))
+        .transpose()
+        .map_err(inside("recovered"))?;
+    if observed + settled + retracted + witnessed == 0 && recovered.is_none() {
         return bad(
             "observed",
-            "0, and settled and retracted too: it says nothing",
+            "0, and settled, retracted and witnessed too, and no end: it says nothing",
         );
     }
     let evidence = match v1::EvidenceLevel::try_from(update.evidence) {
@@ -178,7 +214,24 @@ fn update(update: v1::FindingUpdate, now: Wall) -> Result<Update, Bad> {
         first,
         last,
         evidence,
+        witnessed,
+        recovered,
         samples,
+    })
+}
+
+fn recovery(wire: &v1::Recovery, now: Wall) -> Result<Recovery, Bad> {
+    let cause = match v1::RecoveryCause::try_from(wire.cause) {
+        Ok(v1::RecoveryCause::Enforced) => 1,
+        Ok(v1::RecoveryCause::Delivered) => 2,
+        Ok(v1::RecoveryCause::PolicyChanged) => 3,
+        Ok(v1::RecoveryCause::PodGone) => 4,
+        Ok(v1::RecoveryCause::Closed) => 5,
+        Ok(v1::RecoveryCause::Unspecified) | Err(_) => return bad("cause", unknown(wire.cause)),
+    };
+    Ok(Recovery {
+        at: time("at", wire.at, now)?,
+        cause,
     })
 }
 
@@ -437,5 +490,6 @@ pub fn filter(filter: Option<v1::FindingFilter>) -> Result<Filter, Bad> {
             .map_err(inside("filter"))?,
         kinds,
         include_retracted: filter.include_retracted,
+        standing_only: filter.standing_only,
     })
 }

@@ -230,10 +230,19 @@ pub struct Sample {
     pub source: SocketAddr,
     /// To where.
     pub destination: SocketAddr,
-    /// TCP initial sequence number.
+    /// TCP initial sequence number or SCTP initiate tag.
     pub isn: u32,
-    /// The wire's `Answer`: 0 unknown, 1 accepted, 2 refused.
+    /// The wire's `Answer`: 0 unknown, 1 accepted, 2 refused, ...
     pub answer: u8,
+}
+
+/// The end of what a finding tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// When it was noticed.
+    pub at: Wall,
+    /// The wire's `RecoveryCause`.
+    pub cause: u8,
 }
 
 /// What one batch says about one finding.
@@ -255,6 +264,10 @@ pub struct Update {
     pub last: Wall,
     /// The wire's `EvidenceLevel`: 1 one witness, 2 two witnesses, 3 probe.
     pub evidence: u8,
+    /// Attempts that the other end's witness confirms.
+    pub witnessed: u64,
+    /// That it has ended.
+    pub recovered: Option<Recovery>,
     /// A few of them.
     pub samples: Vec<Sample>,
 }
@@ -280,6 +293,10 @@ pub struct Finding {
     pub last: Wall,
     /// Best evidence so far.
     pub evidence: u8,
+    /// Attempts that the other end's witness confirms.
+    pub witnessed: u64,
+    /// That it has ended, and was not seen again since.
+    pub recovered: Option<Recovery>,
     /// Value of the store's clock when it last changed.
     pub changed: i64,
     /// The newest attempts, newest first.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! agents --gRPC, mTLS--> ingest --convert--> store (SQLite) --> query --gRPC, mTLS--> polproof
-//!                           |                                     |
-//!                        agents (heartbeats, in memory) ----------+---- the cluster's objects (explain)
+//!                           |   \-> witness (questions between agents)  |
+//!                        agents (heartbeats, in memory) ----------------+---- the cluster's objects (explain)
 //! ```
 //!
 //! It refuses to judge traffic: the agents do that, where the packets are. It refuses to receipt what is not on
@@ -35,6 +35,7 @@ pub mod query;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod witness;
 
 use config::Config;
 use finding::Wall;
@@ -45,6 +46,7 @@ use store::Store;
 use store::sqlite::Sqlite;
 use telemetry::Metrics;
 use tls::Certificates;
+use witness::Switchboard;
 
 /// How often heartbeats are written to the store.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -69,6 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         agents: agents.clone(),
         changes: changes.clone(),
         metrics: metrics.clone(),
+        witness: Arc::new(Switchboard::new(metrics.witness.clone(), view.clone())),
         shutdown: shutdown.clone(),
     };
     let query = Query {
@@ -94,6 +97,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         shutdown.clone(),
     ));
     let upkeep = tokio::spawn(upkeep(ingest.clone(), config, shutdown.clone()));
+    let watching = {
+        let (witness, shutdown) = (ingest.witness.clone(), shutdown.clone());
+        tokio::spawn(async move { witness.watch(shutdown).await })
+    };
     let renewal = {
         let (certificates, metrics) = (certificates.clone(), metrics.clone());
         let shutdown = shutdown.clone();
@@ -125,7 +132,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     shutdown.cancel();
     ingest.save_heard().await;
-    let _ = tokio::join!(pages, upkeep, renewal);
+    let _ = tokio::join!(pages, upkeep, watching, renewal);
     store.close().await;
     served.context("the gRPC service failed")?;
     tracing::info!("ended");

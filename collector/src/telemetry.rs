@@ -19,6 +19,7 @@ use crate::config::LogFormat;
 use crate::finding::Wall;
 use crate::ingest::agents::Agents;
 use crate::store::Store;
+use crate::witness::Figures;
 
 /// What the collector counts of itself, since its start.
 #[derive(Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Metrics {
     pub certificates_read: Counter,
     /// Changed certificate files that could not be used.
     pub certificates_unusable: Counter,
+    /// Questions between agents.
+    pub witness: Arc<Figures>,
     agents_connected: Gauge,
 }
 
@@ -112,6 +115,7 @@ impl Metrics {
             "Agents with an open stream and a heartbeat within 15 s",
             self.agents_connected.clone(),
         );
+        self.witness.register(&mut registry);
         registry
     }
 }

@@ -29,6 +29,18 @@ impl Denier {
         }
     }
 
+    /// Whether a view holds the policy, unchanged.
+    pub(crate) fn is_held_by(&self, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::Isolating(policy) => snapshot
+                .policy_named(&policy.id)
+                .is_some_and(|held| Arc::ptr_eq(held, policy) || held == policy),
+            Self::Rule(policy, _) => snapshot
+                .admin_policies()
+                .any(|held| Arc::ptr_eq(held, policy) || held == policy),
+        }
+    }
+
     /// As a finding names it.
     pub(crate) fn deciding(&self, direction: Direction) -> DecidingPolicy {
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -101,4 +113,34 @@ pub(crate) fn may_be_admitted(
     }) || snapshot
         .refused_policies()
         .any(|refused| refused.namespace.is_empty())
+}
+
+/// Whether a policy that is not evaluated may deny what is allowed to this end: one of a CNI's own API, or one that was
+/// refused, so that it is not known whom it isolates.
+pub(crate) fn may_be_denied(snapshot: &Snapshot, end: Endpoint<'_>) -> bool {
+    let Endpoint::Pod(pod) = end else {
+        return false;
+    };
+    snapshot.foreign_policies_of(pod).next().is_some()
+        || snapshot
+            .refused_policies()
+            .any(|refused| refused.namespace.is_empty() || refused.namespace == pod.id.namespace)
+}
+
+/// The policy by whose rule a direction is allowed; `None` where none isolates.
+pub(crate) fn admitting(
+    direction: Direction,
+    said: &DirectionVerdict<'_>,
+) -> Option<DecidingPolicy> {
+    let rule = |rule: usize| DeniedBy::Rule(u32::try_from(rule).unwrap_or(u32::MAX));
+    match said.decision {
+        Decision::Admin(by) => {
+            Some(Denier::Rule(Arc::clone(by.policy), by.rule).deciding(direction))
+        }
+        Decision::Rule(by) => Some(DecidingPolicy {
+            by: by.rule.map_or(DeniedBy::NoRule(0), rule),
+            ..Denier::Isolating(Arc::clone(by.policy)).deciding(direction)
+        }),
+        Decision::NotGoverned | Decision::NotIsolated | Decision::Exempt | Decision::NoRule => None,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::attempt::{AttemptKey, Outcome};
+use crate::attempt::{AttemptKey, Outcome, Told};
 use crate::record::Instant;
 
 /// How far apart the records of two CPUs can be read in the wrong order: an answer waits so long for its SYN.
@@ -13,7 +13,7 @@ pub(crate) const SKEW: u64 = Instant::SECOND / 10;
 #[derive(Debug)]
 pub(crate) struct Early {
     bound: usize,
-    answers: HashMap<AttemptKey, (Outcome, Instant)>,
+    answers: HashMap<AttemptKey, (Outcome, Told, Instant)>,
     order: VecDeque<(Instant, AttemptKey)>,
 }
 
@@ -26,22 +26,21 @@ impl Early {
         }
     }
 
-    pub(crate) fn put(&mut self, key: AttemptKey, outcome: Outcome, at: Instant) {
-        if let Some((held, held_at)) = self.answers.get_mut(&key) {
-            if outcome < *held {
-                *held = outcome;
-                *held_at = at;
+    pub(crate) fn put(&mut self, key: AttemptKey, outcome: Outcome, told: Told, at: Instant) {
+        if let Some(held) = self.answers.get_mut(&key) {
+            if outcome < held.0 {
+                *held = (outcome, told, at);
             }
             return;
         }
         while self.order.len() >= self.bound {
             self.drop_oldest();
         }
-        self.answers.insert(key, (outcome, at));
+        self.answers.insert(key, (outcome, told, at));
         self.order.push_back((at, key));
     }
 
-    pub(crate) fn take(&mut self, key: &AttemptKey) -> Option<(Outcome, Instant)> {
+    pub(crate) fn take(&mut self, key: &AttemptKey) -> Option<(Outcome, Told, Instant)> {
         // Its place in `order` stays until it expires.
         if self.answers.is_empty() {
             return None;
@@ -63,10 +62,10 @@ impl Early {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&AttemptKey, Outcome, Instant)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&AttemptKey, Outcome, Told, Instant)> {
         self.order.iter().filter_map(|(_, key)| {
-            let (outcome, at) = self.answers.get(key)?;
-            Some((key, *outcome, *at))
+            let (outcome, told, at) = self.answers.get(key)?;
+            Some((key, *outcome, *told, *at))
         })
     }
 }

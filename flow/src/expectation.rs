@@ -6,27 +6,34 @@ use std::sync::Arc;
 
 use polproof_policy::model::Pod;
 use polproof_policy::{
-    Direction, Endpoint, Expectation, IpOwner, Protocol, Query, Snapshot, Uid, Verdict,
+    Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot, Uid,
+    UnknownReason, Verdict,
 };
 
 use crate::attempt::Side;
 use crate::denier::{self, Denier};
-use crate::finding::{End, FindingKey, FindingKind, InconclusiveReason};
+use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
 use crate::record::NetnsCookie;
+use crate::services;
 
 /// A connection without its ephemeral port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tuple {
     pub(crate) side: Side,
     /// The witness's namespace.
     pub(crate) netns: NetnsCookie,
+    pub(crate) protocol: Protocol,
     /// Address of the pod in it.
     pub(crate) own: IpAddr,
-    /// Address at the other end.
+    /// Address at the other end: its own, also where it was translated on the way.
     pub(crate) peer: IpAddr,
     /// Destination port.
     pub(crate) port: u16,
+    /// The pod at the other end, if a witness there named it: then the address does not decide who it is.
+    pub(crate) who: Option<Uid>,
+    /// The address that was seen in place of the other end's, if it was translated.
+    pub(crate) seen_as: Option<IpAddr>,
 }
 
 /// Who is at the other end.
@@ -34,6 +41,8 @@ pub(crate) struct Tuple {
 pub(crate) enum Peer {
     Pod(Uid),
     Node(Arc<str>),
+    /// One of the ends behind it.
+    Service(NamespacedName),
     External,
     /// Several pods.
     Ambiguous,
@@ -122,11 +131,27 @@ impl Judgement {
         }
     }
 
-    /// Whether this is the denial that a finding of this key tells of: the same two ends, and a policy that
-    /// decided then decides still, of the same generation.
+    /// Whether this is not known yet: one of the ends is a pod that the view does not hold, or not with its address.
+    pub(crate) fn is_unknown(&self, tuple: &Tuple) -> bool {
+        matches!(
+            (&self.peer, &self.call),
+            (
+                Peer::Unidentified,
+                Call::Undecided(
+                    InconclusiveReason::DestinationUnidentified
+                        | InconclusiveReason::SourceUnidentified
+                )
+            )
+        ) || (self.peer == Peer::External && may_stand_for_another(tuple.peer))
+    }
+
+    /// Whether this is what a finding of this key tells of: an allowance, or a denial of the same two ends of which a policy
+    /// that decided then decides still, of the same generation.
     pub(crate) fn upholds(&self, key: &FindingKey) -> bool {
-        let Call::Deny(denial) = &self.call else {
-            return false;
+        let denial = match &self.call {
+            Call::Allow => return tells_of_allowance(key.kind),
+            Call::Deny(denial) if !tells_of_allowance(key.kind) => denial,
+            Call::Deny(_) | Call::Exempt | Call::Undecided(_) => return false,
         };
         denial.key.source == key.source
             && denial.key.destination == key.destination
@@ -138,6 +163,17 @@ impl Judgement {
                         && then.direction == now.direction
                 })
             })
+    }
+}
+
+/// Whether a finding of this kind tells of a connection that must get through.
+pub(crate) const fn tells_of_allowance(kind: FindingKind) -> bool {
+    match kind {
+        FindingKind::OverBlocked | FindingKind::ReplyLost => true,
+        FindingKind::Unenforced
+        | FindingKind::LateEnforcement
+        | FindingKind::StartupGap
+        | FindingKind::Survivor => false,
     }
 }
 
@@ -181,7 +217,11 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         peer,
         call: Call::Exempt,
     };
-    if here.has(tuple.peer) {
+    let service = match tuple.side {
+        Side::Source => services::at(snapshot, here, tuple),
+        Side::Destination => None,
+    };
+    if here.has(tuple.peer) && tuple.who.is_none() && service.is_none() {
         return exempt(Peer::Node(Arc::clone(&here.node)));
     }
     let Some(own) = snapshot
@@ -193,13 +233,36 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
             InconclusiveReason::DestinationUnidentified,
         );
     };
+    if let Some((service, entry)) = service {
+        return Judgement {
+            peer: Peer::Service(service.id.clone()),
+            call: services::expected(snapshot, tuple, own, service, entry),
+        };
+    }
     // As a destination, a link-local address is a fine target of a rule: clouds serve metadata there.
     let link_local_target = matches!(tuple.side, Side::Source) && is_link_local(tuple.peer);
     if names_nobody(tuple.peer) && !link_local_target {
         return undecided(Peer::Unidentified, InconclusiveReason::SourceUnidentified);
     }
+    let owner = match &tuple.who {
+        None => snapshot.owner(tuple.peer),
+        Some(who) => match snapshot.pod(who) {
+            // Its address may not be in its status yet.
+            Some(pod)
+                if !pod.finished
+                    && !pod.host_network
+                    && (pod.ips.is_empty() || pod.ips.contains(&tuple.peer)) =>
+            {
+                IpOwner::Pod(Arc::clone(pod))
+            }
+            Some(_) | None => {
+                return undecided(Peer::Unidentified, InconclusiveReason::SourceUnidentified);
+            }
+        },
+    };
     let other: Arc<Pod>;
-    let (peer, end) = match snapshot.owner(tuple.peer) {
+    let node: Arc<str>;
+    let (peer, end) = match owner {
         IpOwner::Pod(pod) => {
             let peer = Peer::Pod(pod.uid.clone());
             if pod.uid == own.uid {
@@ -208,14 +271,10 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
             other = pod;
             (peer, Endpoint::Pod(&other))
         }
-        IpOwner::Node(node) => {
-            let own_node = node == here.node;
-            let peer = Peer::Node(node);
-            return if own_node {
-                exempt(peer)
-            } else {
-                undecided(peer, InconclusiveReason::SourceIsNode)
-            };
+        IpOwner::Node(name) if name == here.node => return exempt(Peer::Node(name)),
+        IpOwner::Node(name) => {
+            node = name;
+            (Peer::Node(Arc::clone(&node)), Endpoint::Node(&node))
         }
         IpOwner::Ambiguous => {
             return undecided(Peer::Ambiguous, InconclusiveReason::SourceAmbiguous);
@@ -225,45 +284,90 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         }
         IpOwner::Nobody => (Peer::External, Endpoint::External),
     };
-    let query = match tuple.side {
-        Side::Destination => Query {
-            source: end,
-            source_ip: tuple.peer,
-            destination: Endpoint::Pod(own),
-            destination_ip: tuple.own,
-            protocol: Protocol::Tcp,
-            port: tuple.port,
-        },
-        Side::Source => Query {
-            source: Endpoint::Pod(own),
-            source_ip: tuple.own,
-            destination: end,
-            destination_ip: tuple.peer,
-            protocol: Protocol::Tcp,
-            port: tuple.port,
-        },
-    };
+    let query = asked(tuple, own, end);
     let verdict = snapshot.evaluate(&query);
-    let call = match verdict.expectation() {
+    let expectation = verdict.expectation();
+    // Behind a node's address may be any pod, or the node itself: what is allowed to the node or left open may be denied to
+    // the pod. Where nobody may, it does not matter who it is.
+    let nobody_may = || {
+        expectation == Expectation::Deny
+            && tuple.side == Side::Destination
+            && !snapshot.ingress_depends_on_source(uid, tuple.protocol, tuple.port)
+    };
+    let call = match expectation {
+        _ if matches!(peer, Peer::Node(_)) && !nobody_may() => {
+            Call::Undecided(InconclusiveReason::SourceIsNode)
+        }
         Expectation::Allow => Call::Allow,
-        Expectation::Unknown(_) => Call::Undecided(InconclusiveReason::ExpectationUnknown),
+        Expectation::Unknown(reason) => Call::Undecided(open(reason, tuple)),
         // Somebody may use the port, and this may be somebody, behind an address that a node or a load balancer
-        // put in its place. Where nobody may, it does not matter who it is.
+        // put in its place.
         Expectation::Deny
             if tuple.side == Side::Destination
                 && peer == Peer::External
                 && may_stand_for_another(tuple.peer)
-                && snapshot.ingress_depends_on_source(uid, Protocol::Tcp, tuple.port) =>
+                && !nobody_may() =>
         {
             Call::Undecided(InconclusiveReason::SourceUnidentified)
+        }
+        Expectation::Deny if admits_translated(snapshot, tuple, &query, &verdict) => {
+            Call::Undecided(InconclusiveReason::TranslatedAddress)
         }
         Expectation::Deny => denied(snapshot, &verdict, &query),
     };
     Judgement { peer, call }
 }
 
+/// The engine's question about a connection between a pod and the other end.
+pub(crate) fn asked<'q>(tuple: &Tuple, own: &'q Pod, end: Endpoint<'q>) -> Query<'q> {
+    let own = Endpoint::Pod(own);
+    let (source, source_ip, destination, destination_ip) = match tuple.side {
+        Side::Destination => (end, tuple.peer, own, tuple.own),
+        Side::Source => (own, tuple.own, end, tuple.peer),
+    };
+    Query {
+        source,
+        source_ip,
+        destination,
+        destination_ip,
+        protocol: tuple.protocol,
+        port: tuple.port,
+    }
+}
+
+/// Why there is no expectation, as a finding's reader has to know it.
+pub(crate) fn open(reason: UnknownReason, tuple: &Tuple) -> InconclusiveReason {
+    match reason {
+        UnknownReason::IpBlockOnPod if tuple.seen_as.is_some() => {
+            InconclusiveReason::TranslatedAddress
+        }
+        _ => InconclusiveReason::ExpectationUnknown,
+    }
+}
+
+/// Whether a rule admits the address that stood in place of the sender's: who enforces may have seen only that one.
+fn admits_translated(
+    snapshot: &Snapshot,
+    tuple: &Tuple,
+    query: &Query<'_>,
+    verdict: &Verdict<'_>,
+) -> bool {
+    let Some(seen_as) = tuple.seen_as.filter(|ip| *ip != tuple.peer) else {
+        return false;
+    };
+    if tuple.side != Side::Destination || verdict.egress.expectation == Expectation::Deny {
+        return false;
+    }
+    let translated = Query {
+        source: Endpoint::External,
+        source_ip: seen_as,
+        ..*query
+    };
+    snapshot.evaluate(&translated).ingress.expectation != Expectation::Deny
+}
+
 /// Whom a denial accuses: those who deny in a direction in which no policy of a CNI's own may admit it all the same.
-fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'_>) -> Call {
+pub(crate) fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'_>) -> Call {
     let mut policies = Vec::new();
     for (direction, said, end) in [
         (Direction::Ingress, &verdict.ingress, query.destination),
@@ -291,34 +395,77 @@ fn end_of(endpoint: Endpoint<'_>) -> End {
 }
 
 fn finding_key(query: &Query<'_>, policies: &[(Direction, Denier)]) -> FindingKey {
-    let mut deciding: Vec<_> = policies
-        .iter()
-        .map(|(direction, denier)| denier.deciding(*direction))
-        .collect();
-    deciding.sort_unstable();
+    let deciding = policies.iter();
+    let deciding = deciding.map(|(direction, denier)| denier.deciding(*direction));
+    key_of(FindingKind::Unenforced, query, deciding.collect())
+}
+
+fn key_of(kind: FindingKind, query: &Query<'_>, mut policies: Vec<DecidingPolicy>) -> FindingKey {
+    policies.sort_unstable();
     FindingKey {
-        kind: FindingKind::Unenforced,
+        kind,
         source: end_of(query.source),
         source_ip: query.source_ip,
         destination: end_of(query.destination),
         destination_ip: query.destination_ip,
         protocol: query.protocol,
         port: query.port,
-        policies: deciding,
+        policies,
     }
+}
+
+/// The key of a connection between two pods that is allowed, and a reason why nothing can be held against anybody.
+///
+/// # Errors
+///
+/// Something that is not evaluated may deny it.
+pub(crate) fn allowed(
+    snapshot: &Snapshot,
+    kind: FindingKind,
+    query: &Query<'_>,
+) -> Result<FindingKey, InconclusiveReason> {
+    if [query.source, query.destination]
+        .into_iter()
+        .any(|end| denier::may_be_denied(snapshot, end))
+    {
+        return Err(InconclusiveReason::ForeignPolicy);
+    }
+    let verdict = snapshot.evaluate(query);
+    let policies = [
+        (Direction::Ingress, &verdict.ingress),
+        (Direction::Egress, &verdict.egress),
+    ];
+    let policies = policies
+        .into_iter()
+        .filter_map(|(direction, said)| denier::admitting(direction, said));
+    Ok(key_of(kind, query, policies.collect()))
 }
 
 /// The question behind a finding, asked again of another snapshot. The namespace plays no part in it.
 pub(crate) fn question(key: &FindingKey) -> Option<(Tuple, &Uid)> {
-    let End::Pod(_, uid) = &key.destination else {
-        return None;
+    let (side, own, own_ip, peer, peer_ip) = match (&key.destination, &key.source) {
+        (End::Pod(_, own), peer) => (
+            Side::Destination,
+            own,
+            key.destination_ip,
+            peer,
+            key.source_ip,
+        ),
+        (peer, End::Pod(_, own)) => (Side::Source, own, key.source_ip, peer, key.destination_ip),
+        _ => return None,
     };
     let tuple = Tuple {
-        side: Side::Destination,
+        side,
         netns: NetnsCookie(0),
-        own: key.destination_ip,
-        peer: key.source_ip,
+        protocol: key.protocol,
+        own: own_ip,
+        peer: peer_ip,
         port: key.port,
+        who: match peer {
+            End::Pod(_, uid) => Some(uid.clone()),
+            End::Node(_) | End::External => None,
+        },
+        seen_as: None,
     };
-    Some((tuple, uid))
+    Some((tuple, own))
 }

@@ -1,22 +1,78 @@
 //! Views of the cluster over time, and since when each connection's expectation has been what it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use polproof_policy::{Snapshot, Uid};
+use polproof_policy::{Kind, Snapshot, Uid};
 
-use crate::expectation::{Call, Judgement, Tuple, judge};
-use crate::finding::{FindingKey, InconclusiveReason};
+use crate::expectation::{Call, Judgement, Tuple, judge, tells_of_allowance};
+use crate::finding::{End, FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
+use crate::memo::Memo;
 use crate::record::Instant;
 use crate::settings::Settings;
 
 #[derive(Debug)]
-struct View {
+pub(crate) struct View {
     /// Grows by one with each view.
     sequence: u64,
     /// From when on it was in force.
-    at: Instant,
-    snapshot: Snapshot,
+    pub(crate) at: Instant,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// What an attempt is to be judged by.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) call: Call,
+    /// What a delivery is, if it is denied.
+    pub(crate) kind: FindingKind,
+    /// Whether it has been so since before the grace time.
+    pub(crate) steady: bool,
+    /// Since when at least.
+    pub(crate) since: Instant,
+    /// Whether it was otherwise before that.
+    pub(crate) begun: bool,
+}
+
+/// Why an attempt cannot be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) reason: InconclusiveReason,
+    /// When what was allowed became denied, if that is why.
+    pub(crate) denied_since: Option<Instant>,
+}
+
+impl From<InconclusiveReason> for Open {
+    fn from(reason: InconclusiveReason) -> Self {
+        Self {
+            reason,
+            denied_since: None,
+        }
+    }
+}
+
+/// How a run of one judgement began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// Older views were not looked at, or there are none.
+    NotKnown,
+    /// It was allowed before.
+    Allowed,
+    /// It was open before, between the same ends.
+    Open,
+    /// By other policies it was denied before, or the ends were others.
+    Other,
+}
+
+impl Beginning {
+    fn of(before: &Judgement, now: &Judgement) -> Self {
+        match before.call {
+            _ if before.peer != now.peer => Self::Other,
+            Call::Allow => Self::Allowed,
+            Call::Undecided(_) => Self::Open,
+            Call::Deny(_) | Call::Exempt => Self::Other,
+        }
+    }
 }
 
 /// The time up to the newest view for which a judgement has held.
@@ -27,8 +83,7 @@ struct Run {
     /// Sequence of the newest view looked at.
     looked_at: u64,
     judgement: Judgement,
-    /// Whether it is known to have begun then; else older views were not looked at.
-    begun: bool,
+    beginning: Beginning,
     /// What an attempt within the grace time after `since` is to be told.
     because: InconclusiveReason,
 }
@@ -36,13 +91,13 @@ struct Run {
 /// Views of the last minute or so, and the memo of runs.
 #[derive(Debug)]
 pub(crate) struct History {
-    views: VecDeque<View>,
+    pub(crate) views: VecDeque<View>,
     next: u64,
     /// Since when the views are up to date: views before it are from before a restart, or from a time in which the
     /// source could not be asked. `None` while they are not.
     live_from: Option<Instant>,
-    memo: Memo,
-    evaluations: u64,
+    memo: Memo<Tuple, Run>,
+    pub(crate) evaluations: u64,
 }
 
 impl History {
@@ -128,22 +183,82 @@ impl History {
         at: Instant,
         here: &Here,
         settings: &Settings,
-    ) -> Result<Call, InconclusiveReason> {
+    ) -> Result<Expected, Open> {
+        let expected = self.expect_known(tuple, uid, at, here, settings);
+        let Err(open) = expected else {
+            return expected;
+        };
+        let may_be_new = open.denied_since.is_none()
+            && match open.reason {
+                InconclusiveReason::WithinGrace
+                | InconclusiveReason::SourceUnidentified
+                | InconclusiveReason::DestinationUnidentified => true,
+                // Only a witness can say that the new owner of an address sent it.
+                InconclusiveReason::SourceAmbiguous => tuple.who.is_some(),
+                _ => false,
+            };
+        // Looking at every view is for those alone who are known and denied by now.
+        let denied_now = |history: &mut Self| {
+            let run = history.run(tuple, uid, at, here);
+            run.is_some_and(|run| matches!(run.judgement.call, Call::Deny(_)))
+        };
+        if may_be_new
+            && denied_now(self)
+            && let Some(denial) = self.newcomer(tuple, uid, at, here, settings)
+        {
+            return Ok(Expected {
+                call: Call::Deny(denial),
+                kind: FindingKind::StartupGap,
+                steady: true,
+                since: at.minus(settings.grace),
+                begun: false,
+            });
+        }
+        expected
+    }
+
+    fn expect_known(
+        &mut self,
+        tuple: &Tuple,
+        uid: &Uid,
+        at: Instant,
+        here: &Here,
+        settings: &Settings,
+    ) -> Result<Expected, Open> {
         let from = at.minus(settings.grace);
-        let Some(run) = self.run(tuple, uid, from, here) else {
-            return Err(InconclusiveReason::SnapshotNotReady);
+        let late_from = from.minus(settings.late);
+        let Some(run) = self.run(tuple, uid, late_from, here) else {
+            return Err(InconclusiveReason::SnapshotNotReady.into());
         };
         if run.since > at {
             return self.expect_then(tuple, uid, at, here, settings);
         }
+        let expected = |kind| {
+            Ok(Expected {
+                call: run.judgement.call.clone(),
+                kind,
+                steady: run.since <= from,
+                since: run.since,
+                begun: run.beginning != Beginning::NotKnown,
+            })
+        };
         match &run.judgement.call {
             // Nobody is accused, so it does not matter for how long it has been so.
-            Call::Exempt => Ok(Call::Exempt),
-            Call::Allow => Ok(Call::Allow),
-            Call::Undecided(reason) => Err(*reason),
-            Call::Deny(_) if run.since > from && run.begun => Err(run.because),
-            Call::Deny(_) if run.since > from => self.expect_then(tuple, uid, at, here, settings),
-            call @ Call::Deny(_) => Ok(call.clone()),
+            Call::Exempt | Call::Allow => expected(FindingKind::Unenforced),
+            Call::Undecided(reason) => Err((*reason).into()),
+            Call::Deny(_) if run.since > from => match run.beginning {
+                Beginning::NotKnown => self.expect_then(tuple, uid, at, here, settings),
+                beginning => Err(Open {
+                    reason: run.because,
+                    denied_since: (beginning == Beginning::Allowed).then_some(run.since),
+                }),
+            },
+            Call::Deny(_) => expected(match run.beginning {
+                Beginning::Allowed | Beginning::Open if run.since > late_from => {
+                    FindingKind::LateEnforcement
+                }
+                _ => FindingKind::Unenforced,
+            }),
         }
     }
 
@@ -166,7 +281,7 @@ impl History {
                         None => {
                             run.because = now.because(&run.judgement);
                             run.since = view.at;
-                            run.begun = true;
+                            run.beginning = Beginning::of(&run.judgement, &now);
                             run.judgement = now;
                         }
                     }
@@ -182,11 +297,12 @@ impl History {
                     since: view.at,
                     looked_at: newest,
                     judgement: judge(&view.snapshot, here, tuple, uid),
-                    begun: false,
+                    beginning: Beginning::NotKnown,
                     because: InconclusiveReason::WithinGrace,
                 };
                 for view in views {
-                    // Who is to be accused must be known for the whole grace time; more is not needed.
+                    // Who is to be accused must be known for the whole grace time, and a change somewhat longer; more
+                    // is not needed.
                     if run.since <= from {
                         break;
                     }
@@ -194,7 +310,7 @@ impl History {
                     let before = judge(&view.snapshot, here, tuple, uid);
                     let Some(through) = before.through(&run.judgement) else {
                         run.because = run.judgement.because(&before);
-                        run.begun = true;
+                        run.beginning = Beginning::of(&before, &run.judgement);
                         break;
                     };
                     run.judgement = through;
@@ -203,7 +319,7 @@ impl History {
                 run
             }
         };
-        Some(self.memo.put(*tuple, run))
+        Some(self.memo.put(tuple.clone(), run))
     }
 
     /// The slow way, for an attempt older than the run: look at every view from the grace time before it to the
@@ -215,36 +331,51 @@ impl History {
         at: Instant,
         here: &Here,
         settings: &Settings,
-    ) -> Result<Call, InconclusiveReason> {
+    ) -> Result<Expected, Open> {
         let until = at.plus(settings.after());
         let from = at.minus(settings.grace);
+        let late_from = from.minus(settings.late);
         let then = self.views.partition_point(|view| view.at <= at);
         let Some(view) = then.checked_sub(1).and_then(|index| self.views.get(index)) else {
             // Before everything that is known.
-            return Err(InconclusiveReason::WithinGrace);
+            return Err(InconclusiveReason::WithinGrace.into());
         };
         self.evaluations += 1;
         let mut judgement = judge(&view.snapshot, here, tuple, uid);
-        match judgement.call {
-            Call::Exempt | Call::Allow => return Ok(judgement.call),
-            Call::Undecided(reason) => return Err(reason),
-            Call::Deny(_) => {}
+        if let Call::Undecided(reason) = judgement.call {
+            return Err(reason.into());
         }
+        let denied = matches!(judgement.call, Call::Deny(_));
         let mut since = view.at;
+        let mut kind = FindingKind::Unenforced;
+        let mut constant = true;
         for view in self.views.iter().take(then.saturating_sub(1)).rev() {
-            if since <= from {
+            if since <= late_from {
                 break;
             }
             self.evaluations += 1;
             let before = judge(&view.snapshot, here, tuple, uid);
             match before.through(&judgement) {
                 Some(through) => judgement = through,
-                None => return Err(judgement.because(&before)),
+                None if denied && since > from => {
+                    let beginning = Beginning::of(&before, &judgement);
+                    return Err(Open {
+                        reason: judgement.because(&before),
+                        denied_since: (beginning == Beginning::Allowed).then_some(since),
+                    });
+                }
+                None => {
+                    if let Beginning::Allowed | Beginning::Open = Beginning::of(&before, &judgement)
+                    {
+                        kind = FindingKind::LateEnforcement;
+                    }
+                    break;
+                }
             }
             since = view.at;
         }
-        if since > from {
-            return Err(InconclusiveReason::WithinGrace);
+        if denied && since > from {
+            return Err(InconclusiveReason::WithinGrace.into());
         }
         for view in self.views.iter().skip(then) {
             if view.at > until {
@@ -254,13 +385,23 @@ impl History {
             let after = judge(&view.snapshot, here, tuple, uid);
             match judgement.through(&after) {
                 Some(through) => judgement = through,
-                None => return Err(InconclusiveReason::ExpectationChanged),
+                None if denied => return Err(InconclusiveReason::ExpectationChanged.into()),
+                None => {
+                    constant = false;
+                    break;
+                }
             }
         }
-        Ok(judgement.call)
+        Ok(Expected {
+            call: judgement.call,
+            kind,
+            steady: constant && since <= from,
+            since,
+            begun: false,
+        })
     }
 
-    /// Whether the denial that a finding tells of held from its first attempt to the aftermath of its last.
+    /// Whether what a finding tells of held from its first attempt to the aftermath of its last.
     ///
     /// The key itself says what held when the attempts were observed, and that it had held for the grace time.
     /// So it is enough that every view from then on says the same: the same ends, and at least one of the same
@@ -268,6 +409,8 @@ impl History {
     /// view after it takes part: both banks of the gap must agree. What that cannot see is a change that was
     /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
     /// put on again.
+    ///
+    /// A pod that has ended meanwhile was what it was: its policies are enough then. A new one was not known at first.
     pub(crate) fn upholds(
         &mut self,
         key: &FindingKey,
@@ -278,6 +421,11 @@ impl History {
     ) -> bool {
         let Some((tuple, uid)) = crate::expectation::question(key) else {
             return false;
+        };
+        // A connection may be older than the policies that deny it.
+        let first = match key.kind {
+            FindingKind::Survivor => last,
+            _ => first,
         };
         let until = last
             .plus(settings.after())
@@ -294,6 +442,16 @@ impl History {
             self.evaluations += 1;
             let now = judge(&view.snapshot, here, &tuple, uid);
             if !now.upholds(key) {
+                if held.is_none()
+                    && key.kind == FindingKind::StartupGap
+                    && now.is_unknown(&tuple)
+                    && view.at <= first.plus(settings.identify)
+                {
+                    continue;
+                }
+                if held.is_some() && has_ended(key, view) {
+                    continue;
+                }
                 return false;
             }
             held = match held {
@@ -306,39 +464,37 @@ impl History {
         }
         held.is_some()
     }
+
+    /// The newest view.
+    pub(crate) fn newest(&self) -> Option<&Snapshot> {
+        self.views.back().map(|view| &view.snapshot)
+    }
+
+    /// The judgement of the newest view.
+    pub(crate) fn present(&mut self, tuple: &Tuple, uid: &Uid, here: &Here) -> Option<Judgement> {
+        let view = self.views.back()?;
+        self.evaluations += 1;
+        Some(judge(&view.snapshot, here, tuple, uid))
+    }
 }
 
-/// Runs by tuple in two generations: when the young one is full, the old one goes.
-#[derive(Debug)]
-struct Memo {
-    bound: usize,
-    young: HashMap<Tuple, Run>,
-    old: HashMap<Tuple, Run>,
-}
-
-impl Memo {
-    fn new(bound: usize) -> Self {
-        Self {
-            bound: bound.max(1),
-            young: HashMap::new(),
-            old: HashMap::new(),
+/// Whether one of the pods is gone in a view, and a policy that decided is as it was (or none did).
+fn has_ended(key: &FindingKey, view: &View) -> bool {
+    let gone = |end: &End| match end {
+        End::Pod(_, uid) => view.snapshot.pod(uid).is_none_or(|pod| pod.finished),
+        End::Node(_) | End::External => false,
+    };
+    let stands = |policy: &crate::finding::DecidingPolicy| {
+        let snapshot = &view.snapshot;
+        match policy.kind {
+            Kind::NetworkPolicy => snapshot
+                .policy_named(&policy.id)
+                .is_some_and(|held| held.uid == policy.uid && held.generation == policy.generation),
+            _ => snapshot
+                .admin_policies()
+                .any(|held| held.uid == policy.uid && held.generation == policy.generation),
         }
-    }
-
-    fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
-    }
-
-    fn take(&mut self, tuple: &Tuple) -> Option<Run> {
-        self.young.remove(tuple).or_else(|| self.old.remove(tuple))
-    }
-
-    fn put(&mut self, tuple: Tuple, run: Run) -> &Run {
-        if self.young.len() >= self.bound {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
-        }
-        self.young.entry(tuple).insert_entry(run).into_mut()
-    }
+    };
+    (gone(&key.source) || gone(&key.destination))
+        && (tells_of_allowance(key.kind) || key.policies.iter().any(stands))
 }

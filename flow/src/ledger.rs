@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::expectation::tells_of_allowance;
 use crate::finding::{
-    Exposure, FindingDelta, FindingKey, InconclusiveReason, JudgedCounts, Report, Sample,
+    Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts, Recovery,
+    Report, Sample,
 };
 use crate::record::Instant;
 
@@ -19,18 +21,28 @@ const SAMPLES: usize = 3;
 /// A finding that was reported within this time is known: more of it can wait for the next routine report.
 const REPEAT: u64 = Instant::SECOND / 2;
 
+/// What the witnesses at the other end said of the attempts of one group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Words {
+    /// They bear out so many.
+    witnessed: u64,
+    /// They refute one: then none of the group is believed.
+    refuted: Option<InconclusiveReason>,
+}
+
 /// Attempts reported together.
 #[derive(Debug)]
 struct Group {
     key: Arc<FindingKey>,
     attempts: u64,
     first: Instant,
+    words: Words,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
     /// Observed since the last report. Everything in here makes one group with the next report.
-    observed: HashMap<Arc<FindingKey>, FindingDelta>,
+    observed: HashMap<Arc<FindingKey>, (FindingDelta, Words)>,
     /// News of which nothing remains to be judged.
     done: HashMap<Arc<FindingKey>, FindingDelta>,
     /// By last attempt, then by number.
@@ -40,6 +52,7 @@ pub(crate) struct Ledger {
     last_report: u64,
     inconclusive: [u64; InconclusiveReason::ALL.len()],
     judged: JudgedCounts,
+    exposure: Exposure,
     /// When each finding was last reported, within [`REPEAT`].
     reported: HashMap<Arc<FindingKey>, Instant>,
     urgent: bool,
@@ -58,6 +71,7 @@ impl Ledger {
             last_report: 0,
             inconclusive: [0; InconclusiveReason::ALL.len()],
             judged: JudgedCounts::default(),
+            exposure: Exposure::default(),
             reported: HashMap::new(),
             urgent: false,
             settled_until: Instant(0),
@@ -76,12 +90,27 @@ impl Ledger {
         }
     }
 
-    /// An attempt that contradicts.
-    pub(crate) fn observe(&mut self, key: &Arc<FindingKey>, sample: Sample, now: Instant) {
-        let at = sample.syn.at;
-        if let Some(delta) = self.observed.get_mut(key) {
+    /// How late an enforcement was.
+    pub(crate) fn exposure(&mut self) -> &mut Exposure {
+        &mut self.exposure
+    }
+
+    /// An attempt that contradicts, or, at `at`, the news that an old connection goes on. `witnessed` says whether both ends
+    /// agree on it already.
+    pub(crate) fn observe(
+        &mut self,
+        key: &Arc<FindingKey>,
+        sample: Sample,
+        at: Instant,
+        witnessed: bool,
+        now: Instant,
+    ) {
+        let witnessed = u64::from(witnessed);
+        let begun = sample.syn.at;
+        if let Some((delta, words)) = self.observed.get_mut(key) {
             delta.observed += 1;
-            delta.first = delta.first.min(at);
+            words.witnessed += witnessed;
+            delta.first = delta.first.min(begun);
             delta.last = delta.last.max(at);
             if delta.samples.len() < SAMPLES {
                 delta.samples.push(sample);
@@ -96,22 +125,65 @@ impl Ledger {
                 .get(key)
                 .is_some_and(|reported| reported.plus(REPEAT) > now);
             self.urgent |= !repeated;
-            self.observed.insert(
-                Arc::clone(key),
-                FindingDelta {
-                    key: Arc::clone(key),
-                    observed: 1,
-                    settled: 0,
-                    retracted: 0,
-                    witnessed: 0,
-                    recovered: None,
-                    first: at,
-                    last: at,
-                    samples: vec![sample],
-                },
-            );
+            let delta = FindingDelta {
+                observed: 1,
+                samples: vec![sample],
+                ..nothing(key, begun, at)
+            };
+            let words = Words {
+                witnessed,
+                refuted: None,
+            };
+            self.observed.insert(Arc::clone(key), (delta, words));
         }
-        self.judged.denied_delivered += 1;
+        if let Some(done) = self.done.get_mut(key) {
+            // It stands again.
+            done.recovered = done.recovered.filter(|recovery| recovery.at > at);
+        }
+        if !tells_of_allowance(key.kind) && key.kind != FindingKind::Survivor {
+            self.judged.denied_delivered += 1;
+        }
+    }
+
+    fn words(&mut self, key: &FindingKey, at: Instant) -> Option<&mut Words> {
+        let unreported = self.observed.get_mut(key);
+        if let Some((delta, words)) = unreported
+            && delta.first <= at
+        {
+            return Some(words);
+        }
+        self.groups
+            .range_mut((at, 0)..)
+            .map(|(_, group)| group)
+            .find(|group| *group.key == *key && group.first <= at)
+            .map(|group| &mut group.words)
+    }
+
+    /// The witness at the other end has seen the attempt of that time, too.
+    pub(crate) fn witnessed(&mut self, key: &FindingKey, at: Instant) {
+        if let Some(words) = self.words(key, at) {
+            words.witnessed += 1;
+        }
+    }
+
+    /// The witness at the other end refutes the attempt of that time: it will be taken back, with those that were reported
+    /// together with it.
+    pub(crate) fn refuted(&mut self, key: &FindingKey, at: Instant, reason: InconclusiveReason) {
+        if let Some(words) = self.words(key, at) {
+            words.refuted = Some(reason);
+        }
+    }
+
+    /// What a finding tells of is over. `last` is its last attempt.
+    pub(crate) fn recovered(&mut self, key: &Arc<FindingKey>, last: Instant, recovery: Recovery) {
+        if !self.done.contains_key(key) && self.keys() >= self.max_keys {
+            return;
+        }
+        let done = self
+            .done
+            .entry(Arc::clone(key))
+            .or_insert_with(|| nothing(key, last, last));
+        done.recovered = Some(recovery);
     }
 
     /// Findings waiting to be reported.
@@ -128,6 +200,7 @@ impl Ledger {
     pub(crate) fn is_empty(&self) -> bool {
         self.keys() == 0
             && self.judged == JudgedCounts::default()
+            && self.exposure == Exposure::default()
             && self.inconclusive.iter().all(|count| *count == 0)
     }
 
@@ -151,7 +224,7 @@ impl Ledger {
         self.settled_until = self.settled_until.max(settled_until);
         for delta in unsettled {
             if delta.observed > 0 && delta.last > self.settled_until {
-                self.group(&delta);
+                self.group(&delta, Words::default());
             }
         }
         self.last_report = self.next_group;
@@ -161,58 +234,40 @@ impl Ledger {
     pub(crate) fn retract(&mut self, unsettled: Vec<FindingDelta>) {
         for delta in unsettled {
             if delta.observed > 0 {
-                self.finish(
-                    &delta.key,
-                    delta.observed,
-                    delta.first,
-                    delta.last,
-                    Err(InconclusiveReason::ExpectationChanged),
-                );
+                self.finish(&delta, Err(InconclusiveReason::ExpectationChanged));
             }
         }
     }
 
-    fn group(&mut self, delta: &FindingDelta) {
+    fn group(&mut self, delta: &FindingDelta, words: Words) {
         self.groups.insert(
             (delta.last, self.next_group),
             Group {
                 key: Arc::clone(&delta.key),
                 attempts: delta.observed,
                 first: delta.first,
+                words,
             },
         );
         self.next_group += 1;
     }
 
-    fn finish(
-        &mut self,
-        key: &Arc<FindingKey>,
-        attempts: u64,
-        first: Instant,
-        last: Instant,
-        upheld: Result<(), InconclusiveReason>,
-    ) {
+    /// The attempts of a delta are judged for good: so many of them are witnessed, or all are taken back.
+    fn finish(&mut self, of: &FindingDelta, upheld: Result<u64, InconclusiveReason>) {
         let done = self
             .done
-            .entry(Arc::clone(key))
-            .or_insert_with(|| FindingDelta {
-                key: Arc::clone(key),
-                observed: 0,
-                settled: 0,
-                retracted: 0,
-                witnessed: 0,
-                recovered: None,
-                first,
-                last,
-                samples: Vec::new(),
-            });
-        done.first = done.first.min(first);
-        done.last = done.last.max(last);
+            .entry(Arc::clone(&of.key))
+            .or_insert_with(|| nothing(&of.key, of.first, of.last));
+        done.first = done.first.min(of.first);
+        done.last = done.last.max(of.last);
         match upheld {
-            Ok(()) => done.settled += attempts,
+            Ok(witnessed) => {
+                done.settled += of.observed;
+                done.witnessed += witnessed.min(of.observed);
+            }
             Err(reason) => {
-                done.retracted += attempts;
-                self.inconclusive(reason, attempts);
+                done.retracted += of.observed;
+                self.inconclusive(reason, of.observed);
             }
         }
     }
@@ -223,15 +278,21 @@ impl Ledger {
         &mut self,
         now: Instant,
         settled_until: Instant,
-        mut upheld: impl FnMut(&FindingKey, Instant, Instant) -> Result<(), InconclusiveReason>,
+        mut upheld: impl FnMut(
+            &Arc<FindingKey>,
+            Instant,
+            Instant,
+            Option<InconclusiveReason>,
+        ) -> Result<(), InconclusiveReason>,
     ) -> Report {
         self.settled_until = self.settled_until.max(settled_until);
         while let Some(group) = self.groups.first_entry()
             && group.key().0 <= self.settled_until
         {
             let ((last, _), group) = group.remove_entry();
-            let verdict = upheld(&group.key, group.first, last);
-            self.finish(&group.key, group.attempts, group.first, last, verdict);
+            let words = group.words;
+            let verdict = upheld(&group.key, group.first, last, words.refuted);
+            self.finish(&group.delta(last), verdict.map(|()| words.witnessed));
         }
         self.last_report = self.next_group;
         self.reported
@@ -239,12 +300,12 @@ impl Ledger {
 
         let mut findings = Vec::with_capacity(self.keys());
         let mut observed: Vec<_> = std::mem::take(&mut self.observed).into_values().collect();
-        observed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        for mut delta in observed {
+        observed.sort_unstable_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        for (mut delta, words) in observed {
             self.reported.insert(Arc::clone(&delta.key), now);
             if delta.last <= self.settled_until {
-                let verdict = upheld(&delta.key, delta.first, delta.last);
-                self.finish(&delta.key, delta.observed, delta.first, delta.last, verdict);
+                let verdict = upheld(&delta.key, delta.first, delta.last, words.refuted);
+                self.finish(&delta, verdict.map(|()| words.witnessed));
                 if let Some(done) = self.done.get_mut(&delta.key) {
                     done.observed += delta.observed;
                     done.samples.append(&mut delta.samples);
@@ -252,7 +313,7 @@ impl Ledger {
                 }
                 continue;
             }
-            self.group(&delta);
+            self.group(&delta, words);
             // Counts of older attempts go along, unless others in them were observed and done at once: those
             // must not be taken for part of the group.
             if self
@@ -263,6 +324,8 @@ impl Ledger {
             {
                 delta.settled += done.settled;
                 delta.retracted += done.retracted;
+                delta.witnessed += done.witnessed;
+                delta.recovered = done.recovered;
             }
             findings.push(delta);
         }
@@ -272,13 +335,7 @@ impl Ledger {
             && let Some(((last, _), group)) = self.groups.pop_first()
         {
             self.settled_until = self.settled_until.max(last);
-            self.finish(
-                &group.key,
-                group.attempts,
-                group.first,
-                last,
-                Err(InconclusiveReason::StateEvicted),
-            );
+            self.finish(&group.delta(last), Err(InconclusiveReason::StateEvicted));
         }
         findings.extend(std::mem::take(&mut self.done).into_values());
         findings.sort_by(|a, b| a.key.cmp(&b.key).then(b.observed.cmp(&a.observed)));
@@ -293,37 +350,43 @@ impl Ledger {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             judged: std::mem::take(&mut self.judged),
-            exposure: Exposure::default(),
+            exposure: std::mem::take(&mut self.exposure),
         }
     }
 
     /// Takes back the last report, which could not be written.
     pub(crate) fn put_back(&mut self, report: Report) {
-        let mut grouped: HashMap<Arc<FindingKey>, (Instant, u64)> = HashMap::new();
+        let mut grouped: HashMap<Arc<FindingKey>, (Instant, u64, Words)> = HashMap::new();
         let last_report = self.last_report;
         self.groups.retain(|(last, number), group| {
             let old = *number < last_report;
             if !old {
-                grouped.insert(Arc::clone(&group.key), (*last, group.attempts));
+                let held = (*last, group.attempts, group.words);
+                grouped.insert(Arc::clone(&group.key), held);
             }
             old
         });
         for mut delta in report.findings {
-            if grouped.get(&delta.key) == Some(&(delta.last, delta.observed)) {
-                grouped.remove(&delta.key);
-                if delta.settled + delta.retracted > 0 {
+            match grouped.get(&delta.key) {
+                Some(&(last, attempts, words))
+                    if (last, attempts) == (delta.last, delta.observed) =>
+                {
+                    grouped.remove(&delta.key);
                     let done = FindingDelta {
                         observed: 0,
                         samples: Vec::new(),
                         ..delta.clone()
                     };
-                    merge(&mut self.done, done);
-                    delta.settled = 0;
-                    delta.retracted = 0;
+                    if done.settled + done.retracted + done.witnessed > 0
+                        || done.recovered.is_some()
+                    {
+                        self.take_done(done);
+                        (delta.settled, delta.retracted, delta.witnessed) = (0, 0, 0);
+                        delta.recovered = None;
+                    }
+                    self.take_observed(delta, words);
                 }
-                merge(&mut self.observed, delta);
-            } else {
-                merge(&mut self.done, delta);
+                _ => self.take_done(delta),
             }
         }
         for (reason, count) in report.inconclusive {
@@ -345,23 +408,71 @@ impl Ledger {
         self.judged.allowed_answered += allowed_answered;
         self.judged.denied_stopped += denied_stopped;
         self.judged.denied_in_grace += denied_in_grace;
+        for (count, more) in self.exposure.counts.iter_mut().zip(report.exposure.counts) {
+            *count += more;
+        }
+        self.exposure.sum_ms += report.exposure.sum_ms;
+    }
+
+    fn take_observed(&mut self, delta: FindingDelta, words: Words) {
+        match self.observed.get_mut(&delta.key) {
+            None => {
+                self.observed.insert(Arc::clone(&delta.key), (delta, words));
+            }
+            Some((held, of)) => {
+                merge(held, delta);
+                of.witnessed += words.witnessed;
+                of.refuted = of.refuted.or(words.refuted);
+            }
+        }
+    }
+
+    fn take_done(&mut self, mut delta: FindingDelta) {
+        // What was observed since then says that it stands again.
+        if let Some((since, _)) = self.observed.get(&delta.key) {
+            delta.recovered = delta.recovered.filter(|recovery| recovery.at > since.last);
+        }
+        match self.done.get_mut(&delta.key) {
+            None => {
+                self.done.insert(Arc::clone(&delta.key), delta);
+            }
+            Some(held) => merge(held, delta),
+        }
     }
 }
 
-fn merge(into: &mut HashMap<Arc<FindingKey>, FindingDelta>, delta: FindingDelta) {
-    match into.get_mut(&delta.key) {
-        None => {
-            into.insert(Arc::clone(&delta.key), delta);
-        }
-        Some(held) => {
-            held.observed += delta.observed;
-            held.settled += delta.settled;
-            held.retracted += delta.retracted;
-            held.first = held.first.min(delta.first);
-            held.last = held.last.max(delta.last);
-            held.samples.extend(delta.samples);
-            held.samples.sort_by_key(|sample| sample.syn.at);
-            held.samples.truncate(SAMPLES);
+impl Group {
+    fn delta(&self, last: Instant) -> FindingDelta {
+        FindingDelta {
+            observed: self.attempts,
+            ..nothing(&self.key, self.first, last)
         }
     }
+}
+
+fn nothing(key: &Arc<FindingKey>, first: Instant, last: Instant) -> FindingDelta {
+    FindingDelta {
+        key: Arc::clone(key),
+        observed: 0,
+        settled: 0,
+        retracted: 0,
+        witnessed: 0,
+        recovered: None,
+        first,
+        last,
+        samples: Vec::new(),
+    }
+}
+
+fn merge(held: &mut FindingDelta, delta: FindingDelta) {
+    held.observed += delta.observed;
+    held.settled += delta.settled;
+    held.retracted += delta.retracted;
+    held.witnessed += delta.witnessed;
+    held.recovered = held.recovered.or(delta.recovered);
+    held.first = held.first.min(delta.first);
+    held.last = held.last.max(delta.last);
+    held.samples.extend(delta.samples);
+    held.samples.sort_by_key(|sample| sample.syn.at);
+    held.samples.truncate(SAMPLES);
 }

@@ -7,22 +7,34 @@
 //! It refuses to know the kernel's layout, the wire's and the API server's, and the clock: time
 //! is an argument. `Inconclusive(reason)` is a value here, never an error.
 
+mod answers;
 mod attempt;
+mod control;
 mod denier;
 mod early;
 mod expectation;
+mod exposure;
 pub mod finding;
 mod here;
 mod history;
+mod inquiries;
+mod join;
 pub mod judge;
 mod ledger;
+mod memo;
 mod namespaces;
 pub mod netns;
+mod recent;
 pub mod record;
+mod recovery;
 mod restored;
+mod services;
 mod settings;
+mod startup;
+mod survivor;
 mod table;
 mod tally;
+mod udp;
 pub mod witness;
 
 pub use here::Here;

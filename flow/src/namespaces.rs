@@ -1,13 +1,14 @@
 //! What is known of each watched network namespace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use polproof_policy::Uid;
 use serde::{Deserialize, Serialize};
 
-use crate::netns::{Hook, NetnsEvent};
+use crate::netns::{Hook, InPod, NetnsEvent};
 use crate::record::{Instant, NetnsCookie};
+use crate::witness::Gap;
 
 /// A namespace and its pod, as kept over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ const LINGER: u64 = 60 * Instant::SECOND;
 const UNCONFIRMED: u64 = 600 * Instant::SECOND;
 /// More namespaces than a node can have; further ones stay unidentified.
 const BOUND: usize = 65_536;
+/// Times without programs that are remembered of a namespace.
+const GAPS: usize = 16;
+/// For how long after it was attached to a namespace of nobody may be that of any pod.
+const NAMELESS: u64 = 60 * Instant::SECOND;
 
 #[derive(Debug, Default)]
 struct Namespace {
@@ -40,6 +45,12 @@ struct Namespace {
     hook: Option<Hook>,
     /// Attempts that began before this may have met another program.
     exclusive_from: Instant,
+    /// What filters in the pod; `None` if nobody has asked yet.
+    in_pod: Option<InPod>,
+    /// Since when nothing does.
+    plain_from: Instant,
+    /// Times in which packets went unseen.
+    gaps: VecDeque<(Instant, Instant)>,
     gone: Option<Instant>,
 }
 
@@ -108,7 +119,24 @@ impl Namespaces {
                 }
                 held.hook = Some(hook.clone());
             }
-            NetnsEvent::InPod { .. } | NetnsEvent::Gap { .. } | NetnsEvent::Sockets { .. } => {}
+            NetnsEvent::InPod { at, filter, .. } => {
+                if matches!(filter, InPod::Plain) && held.in_pod.as_ref() != Some(filter) {
+                    // The first time that it is asked is when it was attached to, or soon after: what was there then was
+                    // there before.
+                    held.plain_from = match held.in_pod {
+                        None => held.since,
+                        Some(_) => *at,
+                    };
+                }
+                held.in_pod = Some(filter.clone());
+            }
+            NetnsEvent::Gap { from, to, .. } => {
+                if held.gaps.len() >= GAPS {
+                    held.gaps.pop_front();
+                }
+                held.gaps.push_back((*from, *to));
+            }
+            NetnsEvent::Sockets { .. } => {}
             NetnsEvent::Gone { at, .. } => held.gone = Some(*at),
         }
         false
@@ -145,6 +173,87 @@ impl Namespaces {
             (Some(pod), Some(Hook::Exclusive)) => Witness::Of(pod),
             (None, _) | (_, None) => Witness::Unknown,
         }
+    }
+
+    /// The pod of a namespace, if nothing contradicts it.
+    pub(crate) fn pod(&self, netns: NetnsCookie) -> Option<&Uid> {
+        let held = self.held.get(&netns)?;
+        held.pod.as_ref().filter(|_| !held.contradicted)
+    }
+
+    /// From when on every packet of a namespace was seen.
+    pub(crate) fn since(&self, netns: NetnsCookie) -> Option<Instant> {
+        self.held.get(&netns).map(|held| held.since)
+    }
+
+    /// Whether nothing in the pod but its stack can have taken a packet that came at that time.
+    pub(crate) fn is_plain(&self, netns: NetnsCookie, at: Instant) -> bool {
+        self.held
+            .get(&netns)
+            .is_some_and(|held| matches!(held.in_pod, Some(InPod::Plain)) && held.plain_from <= at)
+    }
+
+    /// Whether something in the pod is known to filter.
+    pub(crate) fn is_filtered(&self, netns: NetnsCookie) -> bool {
+        self.held
+            .get(&netns)
+            .is_some_and(|held| matches!(held.in_pod, Some(InPod::Filtered(_))))
+    }
+
+    /// Why not every packet in a namespace was seen between two moments.
+    pub(crate) fn gap(&self, netns: NetnsCookie, from: Instant, to: Instant) -> Option<Gap> {
+        let Some(held) = self.held.get(&netns) else {
+            return Some(Gap::PodUnknown);
+        };
+        if held.contradicted {
+            return Some(Gap::PodUnknown);
+        }
+        if held.hook != Some(Hook::Exclusive) || from < held.exclusive_from {
+            return Some(Gap::HookShared);
+        }
+        let away = held.since > from
+            || held.gone.is_some_and(|gone| gone < to)
+            || held
+                .gaps
+                .iter()
+                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from);
+        away.then_some(Gap::NotAttached)
+    }
+
+    /// Calls `each` with the namespaces of a pod (or of every pod) that were there between two moments. `false` if another
+    /// one may have been.
+    pub(crate) fn between(
+        &self,
+        pod: Option<&Uid>,
+        from: Instant,
+        to: Instant,
+        each: &mut dyn FnMut(NetnsCookie),
+    ) -> bool {
+        let mut whole = true;
+        let mut any = false;
+        for (netns, held) in &self.held {
+            if held.since > to || held.gone.is_some_and(|gone| gone < from) {
+                continue;
+            }
+            match &held.pod {
+                Some(of) if pod.is_none_or(|pod| pod == of) => {
+                    any = true;
+                    whole &= !held.contradicted;
+                    each(*netns);
+                }
+                Some(_) => {}
+                // It may be the new sandbox of a pod.
+                None => whole &= held.since.plus(NAMELESS) < from,
+            }
+        }
+        whole && any
+    }
+
+    /// Whether a namespace is known to be the pod's.
+    pub(crate) fn has(&self, pod: &Uid) -> bool {
+        self.held
+            .values()
+            .any(|held| held.pod.as_ref() == Some(pod) && !held.contradicted)
     }
 
     /// Whether a namespace of the pod has another program on eth0 now.

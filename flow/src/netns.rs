@@ -39,6 +39,9 @@ pub struct OpenSocket {
     pub inbound: bool,
     /// The socket's cookie: never used again in its namespace.
     pub cookie: u64,
+    /// When a packet last came over it; `None` if that is not known. A connection that was cut stays established for long: only what came
+    /// after a policy shows that it outlived it.
+    pub heard: Option<Instant>,
 }
 
 /// News of one network namespace.

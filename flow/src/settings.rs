@@ -11,7 +11,7 @@ pub struct Settings {
     pub settle: u64,
     /// How long after an attempt its expectation must stay constant; at most `settle` is used.
     pub aftermath: u64,
-    /// How long an attempt waits for the identity of its namespace or the first view of the cluster.
+    /// How long an attempt waits for the identity of its namespace, the first view of the cluster, or the address of a new pod.
     pub identify: u64,
     /// How long after a restart the view of before may be judged by, provisionally.
     pub stale_view: u64,
@@ -23,6 +23,10 @@ pub struct Settings {
     pub remember: u64,
     /// Attempts remembered, for each of the two sides.
     pub max_remembered: usize,
+    /// How long nothing may have been sent between two ends before a UDP datagram is a new attempt.
+    pub udp_idle: u64,
+    /// UDP flows in memory.
+    pub max_flows: usize,
     /// Questions of others that wait for their answer.
     pub max_questions: usize,
     /// Inquiries of our own under way.
@@ -57,7 +61,8 @@ impl Settings {
     pub(crate) fn retention(&self) -> u64 {
         self.grace
             .saturating_add(self.settle)
-            .saturating_add(self.identify.saturating_mul(2))
+            .saturating_add(self.late)
+            .saturating_add(self.identify)
             .saturating_add(10 * Instant::SECOND)
     }
 }
@@ -68,12 +73,14 @@ impl Default for Settings {
             grace: 30 * Instant::SECOND,
             settle: 10 * Instant::SECOND,
             aftermath: 5 * Instant::SECOND,
-            identify: 10 * Instant::SECOND,
+            identify: 30 * Instant::SECOND,
             stale_view: 60 * Instant::SECOND,
             late: 10 * Instant::SECOND,
             testimony: 10 * Instant::SECOND,
             remember: 120 * Instant::SECOND,
             max_remembered: 131_072,
+            udp_idle: 180 * Instant::SECOND,
+            max_flows: 65_536,
             max_questions: 4_096,
             max_inquiries: 4_096,
             max_watched: 65_536,

@@ -6,9 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, answer_record};
+use polproof_policy::Protocol;
+
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, Told, answer_record};
 use crate::early::Early;
+use crate::recent::Recent;
 use crate::record::{Instant, Record};
+use crate::settings::Settings;
 
 /// No attempt is left unlooked at for longer, so a deadline that moves forward is never late by more.
 const LOOK: u64 = 2 * Instant::SECOND;
@@ -25,21 +29,23 @@ pub(crate) struct Attempts {
     /// Slots that ended since the last tick.
     ended: Vec<u32>,
     early: Early,
+    recent: Recent,
     evicted: u64,
     begun: u64,
 }
 
 impl Attempts {
-    pub(crate) fn new(side: Side, bound: usize, max_early: usize) -> Self {
+    pub(crate) fn new(side: Side, settings: &Settings) -> Self {
         Self {
             side,
-            bound: bound.max(1),
+            bound: settings.max_attempts.max(1),
             slots: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
             looks: BinaryHeap::new(),
             ended: Vec::new(),
-            early: Early::new(max_early),
+            early: Early::new(settings.max_early),
+            recent: Recent::new(settings.max_remembered, settings.remember),
             evicted: 0,
             begun: 0,
         }
@@ -47,33 +53,81 @@ impl Attempts {
 
     /// A SYN.
     pub(crate) fn syn(&mut self, key: AttemptKey, at: Instant) {
-        if let Some(attempt) = self.held(&key) {
-            attempt.repeated(at);
+        let Some(&slot) = self.index.get(&key) else {
+            self.begin(Attempt::begin(key, at));
             return;
+        };
+        if let Some(attempt) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            if attempt.may_be_repeated_at(at) {
+                attempt.repeated(at);
+                attempt.remembered = self.recent.repeated(attempt.remembered, &key, at);
+            } else {
+                // The number was chosen again. The old one is counted, and its look serves the new one.
+                *attempt = Attempt::begin(key, at);
+                attempt.remembered = self.recent.begin(&key, at, false);
+                self.begun += 1;
+            }
         }
+    }
+
+    /// The first datagram of a UDP flow.
+    pub(crate) fn flow(&mut self, key: AttemptKey, at: Instant, unsure: bool) {
+        let attempt = Attempt {
+            unsure,
+            ..Attempt::begin(key, at)
+        };
+        match self.held(&key) {
+            // Counted long ago, and forgotten by the table of flows alone.
+            Some(held) if held.phase == Phase::Counted => *held = attempt,
+            Some(_) => return,
+            None => {
+                self.begin(attempt);
+                return;
+            }
+        }
+        self.recent.begin(&key, at, false);
         self.begun += 1;
-        let mut attempt = Attempt::begin(key, at);
-        let early = self
-            .early
-            .take(&key)
-            .is_some_and(|(outcome, answered)| attempt.answered(outcome, answered));
+    }
+
+    /// A further datagram of a UDP flow that is no new attempt.
+    pub(crate) fn goes_on(&mut self, key: AttemptKey, at: Instant, forward: bool) {
+        if forward {
+            self.recent.begin(&key, at, true);
+        } else {
+            self.recent.answered(0, &key, Outcome::Accepted, at);
+        }
+    }
+
+    fn begin(&mut self, mut attempt: Attempt) {
+        self.begun += 1;
+        let key = attempt.key;
+        attempt.remembered = self.recent.begin(&key, attempt.first, false);
+        let early = self.early.take(&key);
+        if let Some((outcome, told, at)) = early {
+            attempt.answered(outcome, told, at);
+            self.recent.answered(attempt.remembered, &key, outcome, at);
+        }
         if let Some(slot) = self.insert(attempt)
-            && early
+            && early.is_some()
         {
             self.ended.push(slot);
         }
     }
 
     /// An answer.
-    pub(crate) fn answer(&mut self, key: AttemptKey, outcome: Outcome, at: Instant) {
+    pub(crate) fn answer(&mut self, key: AttemptKey, outcome: Outcome, told: Told, at: Instant) {
         let Some(&slot) = self.index.get(&key) else {
-            self.early.put(key, outcome, at);
+            if key.protocol == Protocol::Udp {
+                self.recent.answered(0, &key, outcome, at);
+            }
+            self.early.put(key, outcome, told, at);
             return;
         };
-        if let Some(attempt) = self.slot_mut(slot)
-            && attempt.answered(outcome, at)
-        {
-            self.ended.push(slot);
+        if let Some(attempt) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            self.recent.answered(attempt.remembered, &key, outcome, at);
+            if attempt.answered(outcome, told, at) {
+                self.ended.push(slot);
+            }
         }
     }
 
@@ -86,12 +140,29 @@ impl Attempts {
         let mut attempt = Attempt::begin(key, at);
         attempt.syns = syns;
         attempt.phase = Phase::Counted;
+        attempt.remembered = self.recent.begin(&key, at, false);
         self.insert(attempt);
+    }
+
+    /// The attempts of the last minutes.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// What was before a restart is not remembered.
+    pub(crate) fn forget_before(&mut self, at: Instant) {
+        self.recent.forget_before(at);
     }
 
     fn held(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
         let slot = *self.index.get(key)?;
         self.slot_mut(slot)
+    }
+
+    /// How far an attempt is, if it is in the table.
+    pub(crate) fn phase(&self, key: &AttemptKey) -> Option<Phase> {
+        let slot = *self.index.get(key)?;
+        self.slot(slot).map(|attempt| attempt.phase)
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&Attempt> {
@@ -179,6 +250,7 @@ impl Attempts {
         self.sort_by_first_syn(out);
         out.dedup();
         self.early.expire(now);
+        self.recent.expire(now);
     }
 
     /// So that the order of reading does not matter.
@@ -250,12 +322,14 @@ impl Attempts {
                 attempt.replay(self.side, out);
             }
         }
-        for (key, outcome, at) in self.early.iter() {
-            out.extend(answer_record(self.side, key, outcome, at));
+        for (key, outcome, told, at) in self.early.iter() {
+            out.extend(answer_record(self.side, key, outcome, told, at));
         }
         let start = out.len();
         for attempt in self.slots.iter().flatten() {
+            // The table of flows knows those of UDP.
             if attempt.phase == Phase::Counted
+                && attempt.key.protocol != Protocol::Udp
                 && attempt.may_repeat(now)
                 && out.len() - start < bound
             {
@@ -273,6 +347,16 @@ mod tests {
     use crate::attempt::{Signal, read};
     use crate::record::NetnsCookie;
 
+    fn small(side: Side) -> Attempts {
+        let settings = Settings {
+            max_attempts: 16,
+            max_early: 8,
+            max_remembered: 16,
+            ..Settings::default()
+        };
+        Attempts::new(side, &settings)
+    }
+
     fn at(ms: u64) -> Instant {
         Instant(Instant::SECOND + ms * 1_000_000)
     }
@@ -280,15 +364,16 @@ mod tests {
     fn key(isn: u32) -> AttemptKey {
         AttemptKey {
             netns: NetnsCookie(1),
+            protocol: Protocol::Tcp,
             client: "[fd00::1]:40000".parse().unwrap(),
             server: "[fd00::2]:80".parse().unwrap(),
-            isn,
+            tag: isn,
         }
     }
 
     /// SYNs at these times, then an answer; when and how the attempt ends, looked at every 10 ms.
     fn end(side: Side, syns: &[u64], answer: Option<(u64, Outcome)>) -> (u64, Outcome) {
-        let mut table = Attempts::new(side, 8, 8);
+        let mut table = small(side);
         let mut due = Vec::new();
         let mut ended = None;
         for now in (0..200_000).step_by(10) {
@@ -298,7 +383,7 @@ mod tests {
             if let Some((when, outcome)) = answer
                 && when == now
             {
-                table.answer(key(7), outcome, at(now));
+                table.answer(key(7), outcome, Told::Plain, at(now));
             }
             table.due(at(now), &mut due);
             for slot in due.clone() {
@@ -363,11 +448,11 @@ mod tests {
 
     #[test]
     fn an_acceptance_outweighs_a_reset() {
-        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut table = small(Side::Destination);
         let mut due = Vec::new();
         table.syn(key(1), at(0));
-        table.answer(key(1), Outcome::Refused, at(2));
-        table.answer(key(1), Outcome::Accepted, at(1));
+        table.answer(key(1), Outcome::Refused, Told::Plain, at(2));
+        table.answer(key(1), Outcome::Accepted, Told::Plain, at(1));
         table.due(at(3), &mut due);
         assert_eq!(due.len(), 1);
         assert_eq!(
@@ -378,9 +463,9 @@ mod tests {
 
     #[test]
     fn an_answer_does_not_wait_long_for_its_syn() {
-        let mut table = Attempts::new(Side::Destination, 8, 8);
+        let mut table = small(Side::Destination);
         let mut due = Vec::new();
-        table.answer(key(1), Outcome::Accepted, at(0));
+        table.answer(key(1), Outcome::Accepted, Told::Plain, at(0));
         table.due(at(500), &mut due);
         table.syn(key(1), at(501));
         table.due(at(502), &mut due);
@@ -393,26 +478,26 @@ mod tests {
     #[test]
     fn what_is_open_can_be_read_again() {
         for side in [Side::Destination, Side::Source] {
-            let mut table = Attempts::new(side, 16, 8);
+            let mut table = small(side);
             let mut due = Vec::new();
             table.syn(key(1), at(0));
             table.syn(key(1), at(1_000));
             table.syn(key(2), at(1_400));
-            table.answer(key(2), Outcome::Accepted, at(1_401));
+            table.answer(key(2), Outcome::Accepted, Told::Plain, at(1_401));
             table.due(at(1_402), &mut due);
             table.close(due[0]);
             table.syn(key(3), at(1_403));
-            table.answer(key(3), Outcome::Refused, at(1_404));
-            table.answer(key(4), Outcome::Accepted, at(1_405));
+            table.answer(key(3), Outcome::Refused, Told::Plain, at(1_404));
+            table.answer(key(4), Outcome::Accepted, Told::Plain, at(1_405));
 
             let mut records = Vec::new();
             table.open(at(1_410), 100, &mut records);
-            let mut again = Attempts::new(side, 16, 8);
+            let mut again = small(side);
             for record in records {
                 match read(&record) {
                     Some((s, key, Signal::Syn)) if s == side => again.syn(key, record.at),
-                    Some((s, key, Signal::Answer(outcome))) if s == side => {
-                        again.answer(key, outcome, record.at);
+                    Some((s, key, Signal::Answer(outcome, told))) if s == side => {
+                        again.answer(key, outcome, told, record.at);
                     }
                     Some((s, key, Signal::Counted(syns))) if s == side => {
                         again.counted(key, record.at, syns);
@@ -426,7 +511,7 @@ mod tests {
             let ended: Vec<_> = due
                 .iter()
                 .map(|slot| again.slot(*slot).unwrap())
-                .map(|attempt| (attempt.key.isn, attempt.phase))
+                .map(|attempt| (attempt.key.tag, attempt.phase))
                 .collect();
             assert_eq!(
                 ended,
@@ -439,7 +524,7 @@ mod tests {
                 .slots
                 .iter()
                 .flatten()
-                .find(|a| a.key.isn == 1)
+                .find(|a| a.key.tag == 1)
                 .unwrap();
             assert_eq!((open.first, open.last, open.syns), (at(0), at(1_000), 2));
         }

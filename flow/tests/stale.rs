@@ -62,7 +62,7 @@ fn a_view_that_stays_behind_for_long_is_not_believed() {
     judge.on_stale(seconds(140.0), snapshot(&state));
     let report = attempt_at(&mut judge, 156.0, 7);
     assert_eq!(report.findings, []);
-    let report = feed(&mut judge, seconds(170.0), &[]);
+    let report = feed(&mut judge, seconds(187.0), &[]);
     assert_eq!(report.findings, []);
     assert_eq!(
         inconclusive(&report, Reason::SnapshotNotReady),

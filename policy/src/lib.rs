@@ -41,4 +41,4 @@ pub use evaluate::{
     Verdict,
 };
 pub use model::{Direction, Family, Key, Kind, NamespacedName, Object, Protocol, Uid};
-pub use state::{Change, IpOwner, Snapshot, State};
+pub use state::{Backend, Change, IpOwner, Snapshot, State};

@@ -11,12 +11,14 @@
 mod bad_input;
 mod enforcers;
 mod findings;
+mod kinds;
 mod network;
 mod recovery;
 mod services;
 mod tiers;
 mod topologies;
 mod verdicts;
+mod witnesses;
 
 use std::collections::BTreeMap;
 
@@ -90,6 +92,8 @@ fn main() -> std::process::ExitCode {
         .chain(topologies::scenarios())
         .chain(services::scenarios())
         .chain(verdicts::scenarios())
+        .chain(witnesses::scenarios())
+        .chain(kinds::scenarios())
         .chain(tiers::scenarios())
         .chain(recovery::scenarios())
         .chain(bad_input::scenarios())

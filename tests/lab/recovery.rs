@@ -64,6 +64,11 @@ fn denied(lab: &Lab, to: &str, count: u64, per_second: u64) -> Result<Burst> {
     })
 }
 
+/// So many attempts at once as the machine can make, none of them denied.
+pub(crate) fn flood_of(lab: &Lab, to: &str, count: u64) -> Result<Burst> {
+    denied(lab, to, count, 0)
+}
+
 /// Waits until a burst is well under way, as the collector sees it.
 fn under_way(lab: &Lab, count: u64) -> Result<()> {
     findings::wait_for_findings(

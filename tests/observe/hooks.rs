@@ -93,7 +93,7 @@ fn other_version() -> Result<()> {
         world::attach(&mut observer, &pair.b)?;
     }
     // As if an agent of another ABI had left it.
-    std::fs::rename(pair.bpf.path().join("abi-1"), pair.bpf.path().join("abi-0"))?;
+    std::fs::rename(pair.bpf.version()?, pair.bpf.path().join("abi-0"))?;
     let (mut observer, _ring) = world::open(&pair.bpf)?;
     ensure!(!pair.bpf.path().join("abi-0").exists());
     ensure!(observer.pinned().is_empty());
@@ -106,7 +106,7 @@ fn missing() -> Result<()> {
     let pair = Pair::new()?;
     let (mut observer, _ring) = world::open(&pair.bpf)?;
     let first = world::attach(&mut observer, &pair.b)?;
-    for entry in std::fs::read_dir(pair.bpf.path().join("abi-1/links"))? {
+    for entry in std::fs::read_dir(pair.bpf.version()?.join("links"))? {
         std::fs::remove_file(entry?.path())?;
     }
     // The kernel detaches a moment after the last reference.

@@ -8,11 +8,15 @@
     clippy::print_stderr
 )]
 
+mod bounds;
+mod frames;
 mod hooks;
+mod inside;
 mod odd;
 mod pods;
 mod records;
 mod restart;
+mod transports;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -37,7 +41,10 @@ fn main() {
     let mut tests: Vec<world::Test> = Vec::new();
     tests.extend(records::TESTS);
     tests.extend(odd::TESTS);
+    tests.extend(transports::TESTS);
+    tests.extend(bounds::TESTS);
     tests.extend(pods::TESTS);
+    tests.extend(inside::TESTS);
     tests.extend(hooks::TESTS);
     tests.extend(restart::TESTS);
     if let Some(why) = &missing {

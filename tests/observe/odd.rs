@@ -1,122 +1,18 @@
-//! Packets that no socket of ours would send, put on the wire as frames.
-
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+//! TCP in packets that no socket of ours would send.
 
 use anyhow::{Context, Result, ensure};
 use polproof_flow::record::{Crossing, Event};
-use polproof_tests::netns::Netns;
 
-use crate::world::{self, A4, A6, B4, B6, Pair};
+use crate::frames::{
+    AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ISN, ROUTING, SCTP, TCP, extended, padding,
+    sctp, send, tcp, v4, v6,
+};
+use crate::world::{self, Pair};
 
 pub(crate) const TESTS: [world::Test; 2] = [
     ("headers_are_walked_whatever_lies_between", walked),
     ("what_cannot_be_walked_is_counted", counted),
 ];
-
-const TCP: u8 = 6;
-const ISN: u32 = 0x0102_0304;
-
-fn tcp(flags: u8) -> Vec<u8> {
-    let mut header = vec![0x9c, 0x40, 0, 80];
-    header.extend(ISN.to_be_bytes());
-    header.extend(0x0506_0708_u32.to_be_bytes());
-    header.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    header
-}
-
-/// An Ethernet frame with an IPv4 packet from A to B.
-fn v4(options: &[u8], fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0xff; 12];
-    frame.extend([0x08, 0x00]);
-    let words = u8::try_from(5 + options.len() / 4).unwrap();
-    let total = u16::try_from(20 + options.len() + payload.len()).unwrap();
-    frame.extend([0x40 | words, 0]);
-    frame.extend(total.to_be_bytes());
-    frame.extend([0, 1]);
-    frame.extend(fragment.to_be_bytes());
-    frame.extend([61, protocol, 0, 0]);
-    for address in [A4, B4] {
-        frame.extend(address.parse::<std::net::Ipv4Addr>().unwrap().octets());
-    }
-    frame.extend(options);
-    frame.extend(payload);
-    frame
-}
-
-/// An Ethernet frame with an IPv6 packet from A to B.
-fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0xff; 12];
-    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-    frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-    frame.extend([next, 61]);
-    for address in [A6, B6] {
-        frame.extend(address.parse::<std::net::Ipv6Addr>().unwrap().octets());
-    }
-    frame.extend(payload);
-    frame
-}
-
-/// Extension headers in a row before a payload; returns the first's number and the bytes.
-fn extended(headers: &[(u8, Vec<u8>)], last: u8, payload: Vec<u8>) -> (u8, Vec<u8>) {
-    let mut bytes = payload;
-    let mut next = last;
-    for (kind, header) in headers.iter().rev() {
-        let mut header = header.clone();
-        header[0] = next;
-        header.extend(bytes);
-        bytes = header;
-        next = *kind;
-    }
-    (next, bytes)
-}
-
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
-
-/// Eight bytes: next header, length 0, padding.
-fn padding() -> Vec<u8> {
-    vec![0, 0, 1, 4, 0, 0, 0, 0]
-}
-
-fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
-    netns.run(|| -> Result<()> {
-        let index = nix::net::if_::if_nametoindex("eth0")?;
-        let protocol = u16::try_from(libc::ETH_P_ALL)?.to_be();
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(protocol)) };
-        ensure!(fd >= 0, "{}", io::Error::last_os_error());
-        // SAFETY: just made, and ours.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: all of it is plain numbers.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = u16::try_from(libc::AF_PACKET)?;
-        address.sll_ifindex = i32::try_from(index)?;
-        let length = u32::try_from(size_of::<libc::sockaddr_ll>())?;
-        for frame in frames {
-            // SAFETY: both ranges are as long as said.
-            let sent = unsafe {
-                libc::sendto(
-                    socket.as_raw_fd(),
-                    frame.as_ptr().cast(),
-                    frame.len(),
-                    0,
-                    (&raw const address).cast(),
-                    length,
-                )
-            };
-            ensure!(
-                usize::try_from(sent).ok() == Some(frame.len()),
-                "{}",
-                io::Error::last_os_error()
-            );
-        }
-        Ok(())
-    })?
-}
 
 fn walked() -> Result<()> {
     let pair = Pair::new()?;
@@ -198,22 +94,24 @@ fn counted() -> Result<()> {
         v4(&[], 0x00ff, TCP, &tcp(0x10)),
         v6(later_next, &later_payload),
     ];
-    // Neither: established, UDP, an echo request, nothing at all.
+    // Neither: established, an echo request, nothing at all.
     let boring = [
         v4(&[], 0, TCP, &tcp(0x10)),
         v6(TCP, &tcp(0x18)),
-        v4(&[], 0, 17, &[0, 1, 0, 2, 0, 8, 0, 0]),
+        v4(&[], 0, SCTP, &sctp(7, 0, &[0; 12])),
+        v6(SCTP, &sctp(7, 3, &[0; 12])),
         v4(&[], 0, 1, &[8, 0, 0, 0, 0, 0, 0, 0]),
         v6(58, &[128, 0, 0, 0, 0, 0, 0, 0]),
         v6(59, &[]),
     ];
     let before = observer.counters()?;
+    let start = polproof_agent::observe::now();
     send(&pair.a, &boring)?;
     send(&pair.a, &unparsed)?;
     send(&pair.a, &fragments)?;
     // Marks the end: what was sent before has been seen when this has.
     send(&pair.a, &[v4(&[], 0, TCP, &tcp(0x02))])?;
-    let (records, _) = world::read_until(&mut ring, "the mark", |records| {
+    let (records, outcome) = world::read_until(&mut ring, "the mark", |records| {
         records
             .iter()
             .any(|record| matches!(record.event, Event::Syn { .. }))
@@ -232,6 +130,21 @@ fn counted() -> Result<()> {
         after.fragments - before.fragments == fragments.len() as u64,
         "{after:?}"
     );
+    // And the stream says when: a notice for each CPU that met one, at most ten a second.
+    let span = outcome.unparsed_in.context("no notice in the stream")?;
+    ensure!(
+        span.from >= start && span.from <= polproof_agent::observe::now() && span.to > span.from,
+        "{span:?} does not cover what was sent from {start:?} on"
+    );
+    ensure!(outcome.lost == 0 && outcome.undecodable == 0 && outcome.sampled_in.is_none());
+    ensure!(ring.must_poll().is_some(), "the mark is not released yet");
+    ring.release(ring.position());
+    send(&pair.a, &unparsed)?;
+    world::wait_until("notices alone leave nothing to release", || {
+        let mut none = Vec::new();
+        ring.read(&mut none, 10);
+        Ok(none.is_empty() && ring.must_poll().is_none())
+    })?;
     // The programs' own words about it can be read (they go to the `log` crate).
     observer
         .take_log()

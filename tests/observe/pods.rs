@@ -29,10 +29,10 @@ pub(crate) const TESTS: [world::Test; 4] = [
     ("a_restarted_agent_adopts_with_the_old_since", restart),
 ];
 
-const UID: &str = "6f3b9c1e-6c1d-4d3b-9a53-3f3c7f0f9a11";
-const OTHER: &str = "7f3b9c1e-6c1d-4d3b-9a53-3f3c7f0f9a22";
+pub(crate) const UID: &str = "6f3b9c1e-6c1d-4d3b-9a53-3f3c7f0f9a11";
+pub(crate) const OTHER: &str = "7f3b9c1e-6c1d-4d3b-9a53-3f3c7f0f9a22";
 
-fn pod(uid: &str, name: &str, ip: &str) -> Pod {
+pub(crate) fn pod(uid: &str, name: &str, ip: &str) -> Pod {
     Pod {
         id: NamespacedName::new("shop", name),
         uid: Uid(uid.into()),
@@ -47,7 +47,7 @@ fn pod(uid: &str, name: &str, ip: &str) -> Pod {
     }
 }
 
-fn view(pods: Vec<Pod>) -> Arc<View> {
+pub(crate) fn view(pods: Vec<Pod>) -> Arc<View> {
     let mut state = State::new();
     for pod in pods {
         state.apply(Object::Pod(pod.into()));
@@ -60,21 +60,21 @@ fn view(pods: Vec<Pod>) -> Arc<View> {
 }
 
 /// A running pods part.
-struct Running {
+pub(crate) struct Running {
     runtime: Runtime,
     events: mpsc::Receiver<NetnsEvent>,
-    view: watch::Sender<Arc<View>>,
-    stats: Arc<PodsStats>,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) stats: Arc<PodsStats>,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<Result<()>>,
 }
 
 impl Running {
-    fn start(bpf: &BpfDir, netns_dir: &Path, pods: Vec<Pod>) -> Result<Self> {
+    pub(crate) fn start(bpf: &BpfDir, netns_dir: &Path, pods: Vec<Pod>) -> Result<Self> {
         let runtime = Runtime::new()?;
         let observer = Observer::open(&bpf.config(1 << 20))?;
-        // Room for one: the rest must wait, not be lost.
-        let (sender, events) = mpsc::channel(1);
+        // Room for a namespace that nobody asks about: the rest must wait, not be lost.
+        let (sender, events) = mpsc::channel(4);
         let (view, receiver) = watch::channel(view(pods));
         let stats = Arc::new(PodsStats::default());
         let cancel = CancellationToken::new();
@@ -103,7 +103,17 @@ impl Running {
         })
     }
 
+    /// The next event, but of what is asked inside.
     fn next(&mut self) -> Result<NetnsEvent> {
+        loop {
+            let event = self.next_of_all()?;
+            if !matches!(event, NetnsEvent::InPod { .. } | NetnsEvent::Sockets { .. }) {
+                return Ok(event);
+            }
+        }
+    }
+
+    pub(crate) fn next_of_all(&mut self) -> Result<NetnsEvent> {
         self.runtime
             .block_on(async { tokio::time::timeout(world::DEADLINE, self.events.recv()).await })
             .context("no event in time")?
@@ -120,7 +130,7 @@ impl Running {
         }
     }
 
-    fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         self.cancel.cancel();
         self.runtime
             .block_on(async { tokio::time::timeout(world::DEADLINE, self.task).await })
@@ -129,7 +139,7 @@ impl Running {
 }
 
 /// A namespace like a pod's: eth0 with an address, its other end in `node`.
-fn pod_namespace(directory: &Path, node: &Netns, name: &str, ip: &str) -> Result<Netns> {
+pub(crate) fn pod_namespace(directory: &Path, node: &Netns, name: &str, ip: &str) -> Result<Netns> {
     let netns = Netns::create(directory, name)?;
     give_eth0(&netns, node, name, ip)?;
     Ok(netns)

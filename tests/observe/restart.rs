@@ -243,7 +243,7 @@ fn dead() -> Result<()> {
     both.sort_unstable();
     ensure!(gone == both, "{gone:?} is not {both:?}");
     ensure!(observer.pinned().is_empty());
-    let left = std::fs::read_dir(bpf.path().join("abi-1/links"))?.count();
+    let left = std::fs::read_dir(bpf.version()?.join("links"))?.count();
     ensure!(left == 0, "{left} pins left");
     // No eth0 any more: a typed error, to be tried again.
     ensure!(matches!(

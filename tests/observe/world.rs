@@ -76,6 +76,18 @@ impl BpfDir {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// The one folder of this ABI below it.
+    pub(crate) fn version(&self) -> Result<PathBuf> {
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(&self.0)? {
+            folders.push(entry?.path());
+        }
+        match folders.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => bail!("not one folder: {folders:?}"),
+        }
+    }
 }
 
 impl Drop for BpfDir {
@@ -242,9 +254,7 @@ pub(crate) fn read_until(
     let mut out = Vec::new();
     let mut total = ReadOutcome::default();
     loop {
-        let outcome = ring.read(&mut out, 10_000);
-        total.lost += outcome.lost;
-        total.undecodable += outcome.undecodable;
+        total = total.and(ring.read(&mut out, 10_000));
         let records: Vec<_> = out.iter().map(|(_, record)| *record).collect();
         if done(&records) {
             return Ok((records, total));

@@ -41,6 +41,8 @@ fn defaults() {
     assert_eq!(config.listen_http, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(config.grace, Duration::from_secs(30));
     assert_eq!(config.settle, Duration::from_secs(10));
+    assert_eq!(config.late, Duration::from_secs(10));
+    assert_eq!(config.witness_timeout, Duration::from_secs(10));
     assert_eq!(config.spool_max_bytes, 256 << 20);
     assert_eq!(config.ring_bytes, 16 << 20);
     assert_eq!(config.collector, None);
@@ -112,6 +114,11 @@ fn errors_name_the_setting_and_the_remedy() {
             &["--settle", "not a duration"],
         ),
         (vec!["--settle="], &["--settle", "not a duration"]),
+        (vec!["--late=2h"], &["--late", "between"]),
+        (
+            vec!["--witness-timeout=0s"],
+            &["--witness-timeout", "witness_timeout", "between"],
+        ),
         (
             vec!["--spool-max-bytes=1MiB"],
             &["--spool-max-bytes", "8MiB"],
@@ -219,6 +226,8 @@ fn help_names_every_setting() {
         "--listen-http",
         "--grace",
         "--settle",
+        "--late",
+        "--witness-timeout",
         "--spool-max-bytes",
         "--log-format",
         "--log-level",

@@ -4,8 +4,10 @@
 //! ```text
 //! RingReader --Record--\
 //! NetnsEvent -----------> task (flow::Judge) --Entry--> SpoolWriter, then RingReader::release
-//! own addresses --------|
-//! View ----------------/        \--views, bindings--> keep (disk, for the next start)
+//! own addresses --------|        \--views, bindings--> keep (disk, for the next start)
+//! View -----------------|
+//! loss counters --------|
+//! witnesses <-----------/  questions, testimonies (report::witness)
 //! ```
 //!
 //! It refuses to decide (that is `polproof-flow`'s) and to hold what it cannot commit: while the spool cannot be
@@ -23,12 +25,16 @@
 //! again; only then is the position released. Killed before the append, the records are read again; killed after
 //! it, they are skipped. Either way each attempt is in one report.
 
+mod bench;
+mod commit;
 mod keep;
+mod losses;
 mod records;
 mod stats;
 mod task;
 #[cfg(test)]
 mod tests;
+mod witnesses;
 
-pub use stats::JudgeStats;
+pub use stats::{JudgeStats, KindStats, Words};
 pub use task::{JudgeTask, run};

@@ -3,7 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use polproof_flow::Tally;
-use polproof_flow::finding::{InconclusiveReason, Report};
+use polproof_flow::finding::{EXPOSURE_BOUNDS_MS, FindingKind, InconclusiveReason, Report};
+use polproof_flow::record::{Event, Record};
+use polproof_flow::witness::{Gap, Testimony};
+use polproof_policy::Protocol;
+
+/// Transports that are told apart.
+pub(super) const PROTOCOLS: usize = 3;
 
 /// Counters only grow within a process; gauges say what is now.
 #[derive(Debug, Default)]
@@ -20,12 +26,30 @@ pub struct JudgeStats {
     pub exempt: AtomicU64,
     /// Attempts evicted from a full table without a verdict, at either side.
     pub evicted: AtomicU64,
-    /// Attempts denied and delivered, as committed.
-    pub unenforced_observed: AtomicU64,
-    /// Of those, judged for good.
-    pub unenforced_settled: AtomicU64,
-    /// Of those, taken back.
-    pub unenforced_retracted: AtomicU64,
+    /// Packets that open something, as they were recorded: by the number of the protocol.
+    pub openings: [AtomicU64; PROTOCOLS],
+    /// Attempts in findings, as committed, by the number of the kind.
+    pub findings: [KindStats; FindingKind::ALL.len()],
+    /// Changes within the grace time, by for how long connections still got through; see [`EXPOSURE_BOUNDS_MS`].
+    pub exposure: [AtomicU64; EXPOSURE_BOUNDS_MS.len() + 1],
+    /// Sum of those times, in milliseconds.
+    pub exposure_sum_ms: AtomicU64,
+    /// Attempts of flows older than the policies that deny them, or within the grace time, as committed.
+    pub denied_in_grace: AtomicU64,
+    /// Denied attempts that a complete witness says were stopped while the way was open, as committed.
+    pub denied_stopped: AtomicU64,
+    /// Questions of others.
+    pub questions: AtomicU64,
+    /// Answers to them.
+    pub testimonies: Words,
+    /// Of those, dropped because the stream did not take them.
+    pub testimonies_dropped: AtomicU64,
+    /// Inquiries of our own.
+    pub inquiries: AtomicU64,
+    /// Inquiries that were not sent: the queue was full, or there is no stream.
+    pub inquiries_dropped: AtomicU64,
+    /// Answers to ours.
+    pub answers: Words,
     /// Attempts allowed and delivered, as committed.
     pub allowed_delivered: AtomicU64,
     /// Attempts without a verdict, by the number of the reason.
@@ -50,7 +74,85 @@ pub struct JudgeStats {
     pub last_append_ns: AtomicU64,
 }
 
+/// Attempts in findings of one kind.
+#[derive(Debug, Default)]
+pub struct KindStats {
+    /// At first sight.
+    pub observed: AtomicU64,
+    /// Of those, judged for good.
+    pub settled: AtomicU64,
+    /// Of those, taken back.
+    pub retracted: AtomicU64,
+    /// Of those, upheld by the witness at the other end.
+    pub witnessed: AtomicU64,
+    /// Findings that ended.
+    pub recovered: AtomicU64,
+}
+
+/// Testimonies, by what they say.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// Seen.
+    pub seen: AtomicU64,
+    /// Not seen, by a complete witness.
+    pub not_seen: AtomicU64,
+    incomplete: [AtomicU64; Gap::ALL.len()],
+}
+
+impl Words {
+    /// Those that could not tell, for one reason.
+    pub fn incomplete(&self, gap: Gap) -> u64 {
+        self.incomplete
+            .get(gap as usize)
+            .map_or(0, |count| count.load(Relaxed))
+    }
+
+    pub(super) fn count(&self, testimony: &Testimony) {
+        let counter = match testimony {
+            Testimony::Seen(_) => Some(&self.seen),
+            Testimony::NotSeen(_) => Some(&self.not_seen),
+            Testimony::Incomplete(gap) => self.incomplete.get(*gap as usize),
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Counts a record that opens something.
+pub(super) fn count_opening(record: &Record, openings: &mut [u64; PROTOCOLS]) {
+    if !matches!(
+        record.event,
+        Event::Syn { .. } | Event::Init { .. } | Event::Datagram
+    ) {
+        return;
+    }
+    if let Some(count) = openings.get_mut(record.protocol as usize) {
+        *count += 1;
+    }
+}
+
 impl JudgeStats {
+    /// Attempts in findings of a kind.
+    pub fn of(&self, kind: FindingKind) -> Option<&KindStats> {
+        self.findings.get(kind as usize)
+    }
+
+    /// Recorded packets that open something.
+    pub fn openings(&self, protocol: Protocol) -> u64 {
+        self.openings
+            .get(protocol as usize)
+            .map_or(0, |count| count.load(Relaxed))
+    }
+
+    pub(super) fn opened(&self, openings: [u64; PROTOCOLS]) {
+        for (total, count) in self.openings.iter().zip(openings) {
+            if count > 0 {
+                total.fetch_add(count, Relaxed);
+            }
+        }
+    }
+
     /// Attempts without a verdict for a reason.
     pub fn inconclusive(&self, reason: InconclusiveReason) -> u64 {
         self.inconclusive
@@ -60,10 +162,14 @@ impl JudgeStats {
 
     pub(super) fn committed(&self, report: &Report) {
         for delta in &report.findings {
-            self.unenforced_observed.fetch_add(delta.observed, Relaxed);
-            self.unenforced_settled.fetch_add(delta.settled, Relaxed);
-            self.unenforced_retracted
-                .fetch_add(delta.retracted, Relaxed);
+            if let Some(kind) = self.of(delta.key.kind) {
+                kind.observed.fetch_add(delta.observed, Relaxed);
+                kind.settled.fetch_add(delta.settled, Relaxed);
+                kind.retracted.fetch_add(delta.retracted, Relaxed);
+                kind.witnessed.fetch_add(delta.witnessed, Relaxed);
+                kind.recovered
+                    .fetch_add(u64::from(delta.recovered.is_some()), Relaxed);
+            }
         }
         for (reason, count) in &report.inconclusive {
             if let Some(total) = self.inconclusive.get(*reason as usize) {
@@ -72,6 +178,15 @@ impl JudgeStats {
         }
         self.allowed_delivered
             .fetch_add(report.judged.allowed_delivered, Relaxed);
+        self.denied_in_grace
+            .fetch_add(report.judged.denied_in_grace, Relaxed);
+        self.denied_stopped
+            .fetch_add(report.judged.denied_stopped, Relaxed);
+        for (total, count) in self.exposure.iter().zip(report.exposure.counts) {
+            total.fetch_add(count, Relaxed);
+        }
+        self.exposure_sum_ms
+            .fetch_add(report.exposure.sum_ms, Relaxed);
     }
 
     pub(super) fn tally(&self, tally: &Tally) {

@@ -4,7 +4,10 @@
 //! also inside anonymous structs and unions. It trusts no length and no id in the data, and the work of a search is
 //! bounded, so that damaged data is an error and never a panic or an endless loop.
 
+use std::sync::OnceLock;
+
 use super::error::ObserveError;
+use super::identity::Identity;
 
 /// Where the kernel keeps its BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -16,23 +19,38 @@ pub(super) struct Offsets {
     pub(super) sk_buff_dev: u32,
     /// `net_device.nd_net.net`
     pub(super) net_device_net: u32,
-    /// `net.net_cookie`
+    /// `net.net_cookie`, or what stands for it ([`Identity::member`])
     pub(super) net_cookie: u32,
 }
 
 impl Offsets {
     /// Reads /sys/kernel/btf/vmlinux.
-    pub(super) fn of_running_kernel() -> Result<Self, ObserveError> {
-        let data = std::fs::read(VMLINUX).map_err(|error| ObserveError::Btf(error.to_string()))?;
-        Self::from_btf(&data).map_err(|error| ObserveError::Btf(error.to_string()))
+    pub(super) fn of_running_kernel(identity: Identity) -> Result<Self, ObserveError> {
+        // Megabytes to be walked for what cannot change.
+        static BY_COOKIE: OnceLock<Offsets> = OnceLock::new();
+        static BY_INODE: OnceLock<Offsets> = OnceLock::new();
+        let known = match identity {
+            Identity::Cookie => &BY_COOKIE,
+            Identity::Inode => &BY_INODE,
+        };
+        if let Some(known) = known.get() {
+            return Ok(*known);
+        }
+        let found = Self::read(identity)?;
+        Ok(*known.get_or_init(|| found))
     }
 
-    fn from_btf(data: &[u8]) -> Result<Self, BtfError> {
+    fn read(identity: Identity) -> Result<Self, ObserveError> {
+        let data = std::fs::read(VMLINUX).map_err(|error| ObserveError::Btf(error.to_string()))?;
+        Self::from_btf(&data, identity).map_err(|error| ObserveError::Btf(error.to_string()))
+    }
+
+    fn from_btf(data: &[u8], identity: Identity) -> Result<Self, BtfError> {
         let btf = Btf::parse(data)?;
         Ok(Self {
             sk_buff_dev: btf.offset("sk_buff", &["dev"])?,
             net_device_net: btf.offset("net_device", &["nd_net", "net"])?,
-            net_cookie: btf.offset("net", &["net_cookie"])?,
+            net_cookie: btf.offset("net", identity.member())?,
         })
     }
 }

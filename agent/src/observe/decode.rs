@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use polproof_agent_common::{
-    DIRECTION_IN, DIRECTION_OUT, KIND_ICMP_TCP, KIND_TCP_RST, KIND_TCP_SYN, KIND_TCP_SYN_ACK,
-    PacketRecord,
+    DIRECTION_IN, DIRECTION_OUT, KIND_DATAGRAM, KIND_SAMPLED, KIND_SCTP_ABORT, KIND_SCTP_INIT,
+    KIND_SCTP_INIT_ACK, KIND_TCP_RST, KIND_TCP_SYN, KIND_TCP_SYN_ACK, KIND_UNPARSED,
+    KIND_UNREACHABLE, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, PacketRecord,
 };
 use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
 use polproof_policy::Protocol;
@@ -28,17 +29,42 @@ pub enum DecodeError {
     /// Neither 4 nor 6.
     #[error("unknown IP version {0}")]
     IpVersion(u8),
+    /// Not one of the `PROTOCOL_*`, or not that of the kind.
+    #[error("a record of kind {kind} of the transport protocol {protocol}")]
+    Protocol {
+        /// The kind.
+        kind: u8,
+        /// IANA's number.
+        protocol: u8,
+    },
+}
+
+/// What the programs had to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// About a packet.
+    Record(Record),
+    /// From this moment on, for [`polproof_agent_common::NOTICE_INTERVAL_MS`], there may have been packets whose headers could not be walked.
+    Unparsed(Instant),
+    /// From this moment on, for as long, first datagrams may have been left out.
+    Sampled(Instant),
 }
 
 /// Decodes one record.
-pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let packet =
         PacketRecord::read_from_bytes(bytes).map_err(|_| DecodeError::Length(bytes.len()))?;
     from_packet(&packet)
 }
 
 /// Gives the fields their meaning.
-pub(super) fn from_packet(packet: &PacketRecord) -> Result<Record, DecodeError> {
+pub(super) fn from_packet(packet: &PacketRecord) -> Result<Decoded, DecodeError> {
+    let at = Instant(packet.ktime_ns);
+    match packet.kind {
+        KIND_UNPARSED => return Ok(Decoded::Unparsed(at)),
+        KIND_SAMPLED => return Ok(Decoded::Sampled(at)),
+        _ => {}
+    }
     let crossing = match packet.direction {
         DIRECTION_IN => Crossing::In,
         DIRECTION_OUT => Crossing::Out,
@@ -46,7 +72,20 @@ pub(super) fn from_packet(packet: &PacketRecord) -> Result<Record, DecodeError> 
     };
     let source = address(packet.ip_version, packet.source)?;
     let destination = address(packet.ip_version, packet.destination)?;
-    let event = match packet.kind {
+    let event = event(packet)?;
+    Ok(Decoded::Record(Record {
+        at,
+        netns: NetnsCookie(packet.netns_cookie),
+        crossing,
+        protocol: protocol(packet)?,
+        source: SocketAddr::new(source, packet.source_port),
+        destination: SocketAddr::new(destination, packet.destination_port),
+        event,
+    }))
+}
+
+fn event(packet: &PacketRecord) -> Result<Event, DecodeError> {
+    Ok(match packet.kind {
         KIND_TCP_SYN => Event::Syn {
             isn: packet.sequence,
         },
@@ -59,23 +98,39 @@ pub(super) fn from_packet(packet: &PacketRecord) -> Result<Record, DecodeError> 
             ack: packet.tcp_flags & FLAG_ACK != 0,
             ttl: packet.ttl,
         },
-        KIND_ICMP_TCP => Event::Unreachable {
+        KIND_UNREACHABLE => Event::Unreachable {
             reporter: address(packet.ip_version, packet.reporter)?,
             icmp_type: packet.icmp_type,
             code: packet.icmp_code,
             quoted_sequence: packet.sequence,
         },
+        KIND_SCTP_INIT => Event::Init {
+            tag: packet.sequence,
+        },
+        KIND_SCTP_INIT_ACK => Event::InitAck {
+            tag: packet.sequence,
+        },
+        KIND_SCTP_ABORT => Event::Abort {
+            tag: packet.sequence,
+        },
+        KIND_DATAGRAM => Event::Datagram,
         other => return Err(DecodeError::Kind(other)),
-    };
-    Ok(Record {
-        at: Instant(packet.ktime_ns),
-        netns: NetnsCookie(packet.netns_cookie),
-        crossing,
-        protocol: Protocol::Tcp,
-        source: SocketAddr::new(source, packet.source_port),
-        destination: SocketAddr::new(destination, packet.destination_port),
-        event,
     })
+}
+
+/// Of the quoted packet, if one is quoted; else it goes with the kind.
+fn protocol(packet: &PacketRecord) -> Result<Protocol, DecodeError> {
+    match (packet.kind, packet.protocol) {
+        (KIND_TCP_SYN | KIND_TCP_SYN_ACK | KIND_TCP_RST | KIND_UNREACHABLE, PROTOCOL_TCP) => {
+            Ok(Protocol::Tcp)
+        }
+        (KIND_DATAGRAM | KIND_UNREACHABLE, PROTOCOL_UDP) => Ok(Protocol::Udp),
+        (
+            KIND_SCTP_INIT | KIND_SCTP_INIT_ACK | KIND_SCTP_ABORT | KIND_UNREACHABLE,
+            PROTOCOL_SCTP,
+        ) => Ok(Protocol::Sctp),
+        (kind, protocol) => Err(DecodeError::Protocol { kind, protocol }),
+    }
 }
 
 fn address(version: u8, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
@@ -91,7 +146,7 @@ fn address(version: u8, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
 
     use zerocopy::{FromZeros, IntoBytes};
 
@@ -102,6 +157,7 @@ mod tests {
         packet.ktime_ns = 7;
         packet.netns_cookie = 9;
         packet.kind = KIND_TCP_SYN;
+        packet.protocol = PROTOCOL_TCP;
         packet.direction = DIRECTION_IN;
         packet.ip_version = 4;
         packet.sequence = 0xdead_beef;
@@ -112,10 +168,17 @@ mod tests {
         packet
     }
 
+    fn record(packet: &PacketRecord) -> Record {
+        match decode(packet.as_bytes()) {
+            Ok(Decoded::Record(record)) => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_syn() {
         assert_eq!(
-            decode(packet().as_bytes()).unwrap(),
+            record(&packet()),
             Record {
                 at: Instant(7),
                 netns: NetnsCookie(9),
@@ -137,10 +200,10 @@ mod tests {
         refusal.acknowledgement = 5;
         refusal.sequence = 0;
         refusal.ttl = 63;
-        let record = decode(refusal.as_bytes()).unwrap();
-        assert_eq!(record.crossing, Crossing::Out);
+        let refused = record(&refusal);
+        assert_eq!(refused.crossing, Crossing::Out);
         assert_eq!(
-            record.event,
+            refused.event,
             Event::Rst {
                 sequence: 0,
                 acknowledgement: 5,
@@ -150,14 +213,13 @@ mod tests {
         );
 
         let mut error = packet();
-        error.kind = KIND_ICMP_TCP;
+        error.kind = KIND_UNREACHABLE;
         error.ip_version = 6;
         error.reporter[15] = 1;
         error.icmp_type = 1;
         error.icmp_code = 4;
-        let record = decode(error.as_bytes()).unwrap();
         assert_eq!(
-            record.event,
+            record(&error).event,
             Event::Unreachable {
                 reporter: "::1".parse().unwrap(),
                 icmp_type: 1,
@@ -165,6 +227,60 @@ mod tests {
                 quoted_sequence: 0xdead_beef
             }
         );
+    }
+
+    #[test]
+    fn datagrams_sctp_and_errors_about_them() {
+        for (kind, protocol, event) in [
+            (KIND_DATAGRAM, PROTOCOL_UDP, Event::Datagram),
+            (
+                KIND_SCTP_INIT,
+                PROTOCOL_SCTP,
+                Event::Init { tag: 0xdead_beef },
+            ),
+            (
+                KIND_SCTP_INIT_ACK,
+                PROTOCOL_SCTP,
+                Event::InitAck { tag: 0xdead_beef },
+            ),
+            (
+                KIND_SCTP_ABORT,
+                PROTOCOL_SCTP,
+                Event::Abort { tag: 0xdead_beef },
+            ),
+        ] {
+            let mut packet = packet();
+            packet.kind = kind;
+            packet.protocol = protocol;
+            assert_eq!(record(&packet).event, event);
+            // A kind of another transport is no record.
+            packet.protocol = PROTOCOL_TCP;
+            let wrong = DecodeError::Protocol {
+                kind,
+                protocol: PROTOCOL_TCP,
+            };
+            assert_eq!(decode(packet.as_bytes()), Err(wrong));
+        }
+        for (number, protocol) in [
+            (PROTOCOL_TCP, Protocol::Tcp),
+            (PROTOCOL_UDP, Protocol::Udp),
+            (PROTOCOL_SCTP, Protocol::Sctp),
+        ] {
+            let mut error = packet();
+            error.kind = KIND_UNREACHABLE;
+            error.protocol = number;
+            assert_eq!(record(&error).protocol, protocol);
+        }
+    }
+
+    #[test]
+    fn notices_need_no_packet() {
+        let mut notice = PacketRecord::new_zeroed();
+        notice.ktime_ns = 7;
+        notice.kind = KIND_UNPARSED;
+        assert_eq!(decode(notice.as_bytes()), Ok(Decoded::Unparsed(Instant(7))));
+        notice.kind = KIND_SAMPLED;
+        assert_eq!(decode(notice.as_bytes()), Ok(Decoded::Sampled(Instant(7))));
     }
 
     #[test]
@@ -181,7 +297,7 @@ mod tests {
         longer.push(0);
         assert_eq!(decode(&longer), Err(DecodeError::Length(longer.len())));
 
-        for kind in (0..=u8::MAX).filter(|kind| !(1..=4).contains(kind)) {
+        for kind in (0..=u8::MAX).filter(|kind| !(1..=10).contains(kind)) {
             let mut wrong = whole;
             wrong.kind = kind;
             assert_eq!(decode(wrong.as_bytes()), Err(DecodeError::Kind(kind)));

@@ -8,6 +8,8 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 
+use super::capabilities::KernelLacks;
+
 /// An observation that could not be started or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
@@ -45,9 +47,14 @@ pub enum ObserveError {
          needed): {}", chain(.0)
     )]
     Load(#[from] EbpfError),
-    /// No tcx.
-    #[error("this kernel has no tcx hooks: Linux 6.6 or later is needed")]
-    OldKernel,
+    /// The kernel lacks something without which nothing can be observed.
+    #[error("Linux {kernel} has {lack}")]
+    Unsupported {
+        /// Its release.
+        kernel: String,
+        /// What it lacks.
+        lack: KernelLacks,
+    },
     /// The kernel refused a program or its attachment.
     #[error("the kernel refused a BPF program: {}", chain(.0))]
     Program(#[from] ProgramError),

@@ -4,24 +4,31 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::Map;
 use aya::programs::SchedClassifier;
-use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, Counter, RECORDS_MAP};
+use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, RECORDS_MAP};
 use polproof_flow::record::NetnsCookie;
 
-use super::attach::{HOOKS, Pins};
+use super::attach::HOOKS;
 use super::btf::Offsets;
 use super::bytecode::bpf_object;
+use super::capabilities::capabilities;
+use super::clsact::Filters;
+use super::counters::CounterMap;
+use super::datagrams::{Seed, jiffies_per_second};
 use super::error::ObserveError;
 use super::exclusive::Ours;
-use super::netns::{cookie, visit};
+use super::identity::{Generations, Identity};
+use super::means::Means;
+use super::netns::visit;
 use super::ring::RingReader;
+use super::tcx::Pins;
 
 /// Settings of the observation.
 #[derive(Clone, Debug)]
@@ -45,29 +52,19 @@ impl Default for ObserveConfig {
     }
 }
 
-/// Sums over all CPUs since the maps were made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Records that were to be written.
-    pub records: u64,
-    /// Of those, lost because the ring was full.
-    pub ring_full: u64,
-    /// Packets whose headers could not be walked.
-    pub unparsed: u64,
-    /// Non-first fragments.
-    pub fragments: u64,
-    /// Records not written because the namespace could not be read.
-    pub no_cookie: u64,
-}
-
 /// The loaded programs and what is pinned of them.
 pub struct Observer {
     pub(super) ebpf: Ebpf,
+    pub(super) means: Means,
     pub(super) pins: Pins,
+    pub(super) filters: Filters,
+    pub(super) identity: Identity,
+    pub(super) generations: Arc<Generations>,
     pub(super) ours: Ours,
     /// The node's own: never a pod's.
     pub(super) host_namespace: NetnsCookie,
-    counters: PerCpuArray<MapData, u64>,
+    pub(super) counters: CounterMap,
+    pub(super) seed: Seed,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Held as long as we live: two agents on one ring would each see half.
@@ -88,12 +85,30 @@ impl Observer {
     /// Loads the programs, or takes over what an earlier agent left pinned: its ring with all unread records, and every
     /// live link, whose program is replaced without a gap.
     pub fn open(config: &ObserveConfig) -> Result<Self, ObserveError> {
+        let found = capabilities();
+        found.log();
+        if let Some(lack) = found.fatal() {
+            return Err(ObserveError::Unsupported {
+                kernel: found.kernel.clone(),
+                lack,
+            });
+        }
+        Self::open_by(
+            config,
+            Means::of_running_kernel()?,
+            Identity::of_running_kernel(),
+        )
+    }
+
+    /// [`Self::open`] by means that need not be the best that this kernel has: for tests of what older ones lack.
+    /// [`Identity::Inode`] goes with [`Means::Clsact`], as no kernel with tcx is without cookies.
+    pub fn open_by(
+        config: &ObserveConfig,
+        means: Means,
+        identity: Identity,
+    ) -> Result<Self, ObserveError> {
         if bpf_object().is_empty() {
             return Err(ObserveError::NoObject);
-        }
-        // KERNEL_VERSION(6, 6, 0); an unreadable version is left to the kernel's own refusal.
-        if KernelVersion::current().is_ok_and(|version| version.code() < 0x0006_0600) {
-            return Err(ObserveError::OldKernel);
         }
         let directory = config.bpf_dir.join(format!("abi-{ABI_VERSION}"));
         let links = directory.join("links");
@@ -101,22 +116,24 @@ impl Observer {
         std::fs::create_dir_all(&links).map_err(file("make", &links))?;
         let lock = lock(&directory)?;
 
-        let offsets = Offsets::of_running_kernel()?;
+        let offsets = Offsets::of_running_kernel(identity)?;
         tracing::debug!(?offsets, "field offsets of the running kernel");
         let mut ebpf = EbpfLoader::new()
             .override_global("SK_BUFF_DEV", &offsets.sk_buff_dev, true)
             .override_global("NET_DEVICE_NET", &offsets.net_device_net, true)
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
+            .override_global("JIFFIES_PER_SECOND", &jiffies_per_second()?, true)
             .map_max_entries(RECORDS_MAP, config.ring_bytes)
             .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
             .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))
             .load(bpf_object())?;
+        let seed = Seed::take(&mut ebpf)?;
 
         let mut ids = HashMap::new();
         for hook in &HOOKS {
             let program = program(&mut ebpf, hook.program)?;
             program.load()?;
-            ids.insert(hook.name, program.info()?.id());
+            ids.insert(hook.name(), program.info()?.id());
             // For people with bpftool; the links keep the programs alive.
             let pin = directory.join(hook.program);
             match std::fs::remove_file(&pin) {
@@ -137,6 +154,8 @@ impl Observer {
         let ours = Ours {
             ingress: id("ingress")?,
             egress: id("egress")?,
+            means,
+            tcx: Means::of_running_kernel()? == Means::Tcx,
         };
 
         let log = match EbpfLogger::init(&mut ebpf) {
@@ -153,16 +172,26 @@ impl Observer {
         let counters = ebpf
             .take_map(COUNTERS_MAP)
             .ok_or(ObserveError::Missing("map COUNTERS"))?;
+        let generations = Arc::<Generations>::default();
+        let mut ring = RingReader::new(records)?;
+        if identity == Identity::Inode {
+            ring.translate_by(Arc::clone(&generations));
+        }
         let mut this = Self {
             ebpf,
+            means,
             pins: Pins::new(links),
+            filters: Filters::new(ring.id().map_id, &config.bpf_dir, identity),
+            identity,
+            generations,
             ours,
             host_namespace: match &config.host_netns {
-                Some(path) => visit(path, cookie)?,
-                None => cookie()?,
+                Some(path) => visit(path, || identity.here())?,
+                None => identity.here()?,
             },
-            counters: PerCpuArray::try_from(counters)?,
-            ring: Some(RingReader::new(records)?),
+            counters: CounterMap::try_from(counters)?,
+            seed,
+            ring: Some(ring),
             log,
             _lock: lock,
         };
@@ -184,28 +213,6 @@ impl Observer {
     /// Kernel ids of the programs in use, ingress first: for those who measure them.
     pub fn program_ids(&self) -> [u32; 2] {
         [self.ours.ingress, self.ours.egress]
-    }
-
-    /// The counters, summed over the CPUs. Losses show here at once, and in the stream with the CPU's next record.
-    pub fn counters(&self) -> Result<Counters, ObserveError> {
-        let sum = |counter: Counter| -> Result<u64, ObserveError> {
-            let values = self.counters.get(&(counter as u32), 0)?;
-            Ok(values
-                .iter()
-                .fold(0, |sum: u64, value| sum.saturating_add(*value)))
-        };
-        Ok(Counters {
-            records: sum(Counter::Sequence)?,
-            ring_full: sum(Counter::RingFull)?,
-            unparsed: sum(Counter::Unparsed)?,
-            fragments: sum(Counter::Fragment)?,
-            no_cookie: sum(Counter::NoCookie)?,
-        })
-    }
-
-    /// Namespaces with a pinned link, alive or dead.
-    pub fn pinned(&self) -> Vec<NetnsCookie> {
-        self.pins.cookies()
     }
 }
 

@@ -1,23 +1,34 @@
-//! The four questions that the agent asks the kernel by rtnetlink, about one interface of the calling thread's
-//! namespace. Attributes are walked by hand and only those wanted are read, so that a newer kernel's
-//! additions cannot make an answer unreadable.
+//! What the agent asks the kernel by rtnetlink about one interface of the calling thread's namespace, and how it asks.
+//! Attributes are walked by hand and only those wanted are read, so that a newer kernel's additions cannot make an
+//! answer unreadable.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::TimeVal;
 
 use super::error::ObserveError;
 
 const NLMSG_HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+/// In an answer: what is listed changed meanwhile.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Refuse what is there already.
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+/// Make what is not there.
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
-const TCMSG: usize = 20;
+
+/// The kernel answers within microseconds, or after whoever holds its network lock; later than this nobody will.
+const PATIENCE_SECONDS: i64 = 10;
 
 /// The nested flag and the byte-order flag of an attribute's type.
 const NLA_TYPE_MASK: u16 = 0x3fff;
@@ -26,11 +37,6 @@ const IFLA_XDP: u16 = 43;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-const TCA_KIND: u16 = 1;
-
-/// The parents of clsact's two chains of filters.
-const CLSACT_INGRESS: u32 = 0xffff_fff2;
-const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +52,7 @@ pub(super) struct Interface {
 /// ARPHRD_ETHER
 pub(super) const ETHERNET: u16 = 1;
 
-fn failed(what: &'static str) -> impl Fn(io::Error) -> ObserveError {
+pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> ObserveError {
     move |source| ObserveError::Inside { what, source }
 }
 
@@ -115,74 +121,49 @@ pub(super) fn addresses(index: u32) -> Result<Vec<IpAddr>, ObserveError> {
     Ok(found)
 }
 
-/// Kinds of the classic tc filters on the interface's clsact or ingress qdisc, with the direction.
-pub(super) fn filters(index: u32) -> Result<Vec<String>, ObserveError> {
-    let mut has_qdisc = false;
-    dump(libc::RTM_GETQDISC, &tcmsg(0, 0), |kind, body| {
-        // This dump knows no filter by interface.
-        if kind == libc::RTM_NEWQDISC && u32_at(body, 4) == Some(index) {
-            has_qdisc |= matches!(kind_of(body).as_deref(), Some("clsact" | "ingress"));
-        }
-    })
-    .map_err(failed("list queueing disciplines"))?;
-    let mut found = Vec::new();
-    if !has_qdisc {
-        return Ok(found);
-    }
-    for (parent, direction) in [(CLSACT_INGRESS, "ingress"), (CLSACT_EGRESS, "egress")] {
-        let before = found.len();
-        let dumped = dump(libc::RTM_GETTFILTER, &tcmsg(index, parent), |kind, body| {
-            if kind == libc::RTM_NEWTFILTER {
-                found.push(format!(
-                    "tc filter {} on {direction}",
-                    kind_of(body).unwrap_or_else(|| "of an unknown kind".to_owned())
-                ));
-            }
-        });
-        match dumped {
-            // The qdisc vanished, or (`ingress`) has no such chain.
-            Err(error) if found.len() == before && error.raw_os_error().is_some_and(no_such) => {}
-            other => other.map_err(failed("list tc filters"))?,
-        }
-        // One filter is listed once as itself and once for each of its handles.
-        found.dedup();
-    }
-    Ok(found)
-}
-
-fn no_such(errno: i32) -> bool {
-    matches!(errno, libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)
-}
-
-fn kind_of(body: &[u8]) -> Option<String> {
-    let (_, value) =
-        Attributes(body.get(TCMSG..)?).find(|(attribute, _)| *attribute == TCA_KIND)?;
-    Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned())
-}
-
-fn tcmsg(index: u32, parent: u32) -> [u8; TCMSG] {
-    let mut body = [0; TCMSG];
-    let (_, rest) = body.split_at_mut(4);
-    for (place, value) in rest.chunks_exact_mut(4).zip([index, 0, parent]) {
-        place.copy_from_slice(&value.to_ne_bytes());
-    }
-    body
-}
-
 /// Sends one dump request and hands every answer's type and body to `each`.
-fn dump(request: u16, body: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+pub(super) fn dump(request: u16, body: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    dump_of(NETLINK_ROUTE, request, body, each)
+}
+
+/// [`dump`] of another family of netlink than routing's. A list that changed while it was made is an error of kind
+/// [`io::ErrorKind::Interrupted`].
+pub(crate) fn dump_of(
+    protocol: isize,
+    request: u16,
+    body: &[u8],
+    mut each: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    let socket = ask(protocol, request, NLM_F_DUMP, body)?;
+    read_answers(&socket, &mut each)
+}
+
+/// Sends one request that changes something, and waits for the kernel's word on it.
+pub(super) fn change(request: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    let socket = ask(NETLINK_ROUTE, request, NLM_F_ACK | flags, body)?;
+    read_answers(&socket, &mut |_, _| {})
+}
+
+fn ask(protocol: isize, request: u16, flags: u16, body: &[u8]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
     let length = u32::try_from(NLMSG_HEADER + body.len()).map_err(io::Error::other)?;
     let mut message = Vec::with_capacity(NLMSG_HEADER + body.len());
     message.extend_from_slice(&length.to_ne_bytes());
     message.extend_from_slice(&request.to_ne_bytes());
-    message.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
     message.extend_from_slice(&1_u32.to_ne_bytes());
     message.extend_from_slice(&0_u32.to_ne_bytes());
     message.extend_from_slice(body);
     socket.send(&message, 0)?;
+    Ok(socket)
+}
+
+/// Reads up to the end of a dump, or to the acknowledgement of a change.
+fn read_answers(socket: &Socket, each: &mut impl FnMut(u16, &[u8])) -> io::Result<()> {
+    let mut interrupted = false;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -192,8 +173,16 @@ fn dump(request: u16, body: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Resu
             };
             let length = usize::try_from(length).map_err(|_| truncated())?;
             let body = rest.get(NLMSG_HEADER..length).ok_or_else(truncated)?;
+            interrupted |= u16_at(rest, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR != 0);
             match kind {
-                NLMSG_DONE => return Ok(()),
+                // A dump that failed on its way says so at its end.
+                NLMSG_DONE => {
+                    return match u32_at(body, 0).map_or(0, u32::cast_signed) {
+                        errno if errno < 0 => Err(io::Error::from_raw_os_error(-errno)),
+                        _ if interrupted => Err(io::ErrorKind::Interrupted.into()),
+                        _ => Ok(()),
+                    };
+                }
                 NLMSG_ERROR => {
                     let errno = u32_at(body, 0).map_or(0, u32::cast_signed);
                     if errno == 0 {
@@ -215,19 +204,29 @@ fn truncated() -> io::Error {
     )
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// Appends one attribute, padded to the next multiple of four.
+pub(super) fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(4 + value.len()).map_err(io::Error::other)?;
+    message.extend_from_slice(&length.to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+    Ok(())
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let field = bytes.get(at..at.checked_add(2)?)?;
     field.try_into().ok().map(u16::from_ne_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let field = bytes.get(at..at.checked_add(4)?)?;
     field.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// Walks attributes; ends at the first that does not fit.
 #[derive(Clone, Copy)]
-struct Attributes<'a>(&'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);

@@ -2,17 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::time::{ClockId, clock_gettime};
-use polproof_flow::record::{Instant, NetnsCookie};
+use polproof_flow::record::Instant;
 
 use super::error::ObserveError;
-
-/// `SO_NETNS_COOKIE` of include/uapi/asm-generic/socket.h (Linux 5.14).
-const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// The moment, on the clock that the BPF programs read (CLOCK_MONOTONIC).
 pub fn now() -> Instant {
@@ -33,7 +30,7 @@ pub fn boot_id() -> String {
 
 /// Runs `work` on a thread of its own inside the namespace that `path` is bound to. No descriptor of the namespace
 /// outlives the call: one that did would keep the pod's interfaces alive.
-pub(super) fn visit<T: Send>(
+pub(crate) fn visit<T: Send>(
     path: &Path,
     work: impl FnOnce() -> Result<T, ObserveError> + Send,
 ) -> Result<T, ObserveError> {
@@ -59,30 +56,4 @@ pub(super) fn visit<T: Send>(
                 ))
             })?
     })
-}
-
-/// Cookie of the calling thread's network namespace.
-pub(super) fn cookie() -> Result<NetnsCookie, ObserveError> {
-    let failed = |source| ObserveError::Inside {
-        what: "read the cookie (SO_NETNS_COOKIE, Linux 5.14)",
-        source,
-    };
-    // Any socket will do; an unbound datagram socket cannot be made with std, and a bound one needs `lo` up.
-    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(failed)?;
-    let mut cookie: u64 = 0;
-    let mut length: libc::socklen_t = 8;
-    // SAFETY: the option writes at most `length` bytes, the size of `cookie`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    Ok(NetnsCookie(cookie))
 }

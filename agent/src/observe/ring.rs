@@ -22,6 +22,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -32,9 +33,11 @@ use polproof_flow::record::Record;
 use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
-use super::decode::from_packet;
+use super::decode::{Decoded, from_packet};
 use super::error::ObserveError;
+use super::identity::Generations;
 use super::netns::boot_id;
+use super::outcome::{ReadOutcome, Sequences};
 
 /// The kernel is still writing the record.
 const BUSY: u32 = 1 << 31;
@@ -52,15 +55,6 @@ pub struct RingId {
     pub boot_id: String,
     /// The kernel's id of the map.
     pub map_id: u32,
-}
-
-/// What one [`RingReader::read`] met besides records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadOutcome {
-    /// Records that were to be written and are missing, by the gaps in the CPUs' sequence numbers.
-    pub lost: u64,
-    /// Records that are not of this ABI.
-    pub undecodable: u64,
 }
 
 /// A mapped range of the ring.
@@ -113,8 +107,9 @@ pub struct RingReader {
     position: u64,
     /// Handed back to the kernel up to here.
     released: u64,
-    /// Last sequence number seen of each CPU; `None` before the first.
-    sequences: Vec<Option<u64>>,
+    sequences: Sequences,
+    /// Where the kernel's number of a namespace is no identity.
+    generations: Option<Arc<Generations>>,
 }
 
 impl RingReader {
@@ -154,11 +149,17 @@ impl RingReader {
             size,
             position: 0,
             released: 0,
-            sequences: Vec::new(),
+            sequences: Sequences::default(),
+            generations: None,
         };
         this.released = this.consumer_position().load(Ordering::Acquire);
         this.position = this.released;
         Ok(this)
+    }
+
+    /// Has every record's namespace looked up, since the programs write inode numbers.
+    pub(super) fn translate_by(&mut self, generations: Arc<Generations>) {
+        self.generations = Some(generations);
     }
 
     /// Which ring this is.
@@ -184,7 +185,7 @@ impl RingReader {
                 break;
             };
             if let Entry::Record(packet) = entry {
-                self.gap(packet.cpu, packet.cpu_sequence);
+                self.sequences.gap(&packet);
             }
         }
         self.position = position;
@@ -192,31 +193,41 @@ impl RingReader {
         true
     }
 
-    /// Appends up to `max` records, each with the position after it, and moves on; releases nothing. Fewer than `max`
+    /// Appends up to `max` records, each with the position after it, and moves on; releases none of them. Fewer than `max`
     /// means that no more are ready.
     pub fn read(&mut self, out: &mut Vec<(u64, Record)>, max: usize) -> ReadOutcome {
         let mut outcome = ReadOutcome::default();
         let producer = self.producer_position().load(Ordering::Acquire);
         let mut taken = 0;
         while taken < max {
+            let before = self.position;
             let Some(entry) = self.next(producer) else {
                 break;
             };
-            match entry {
-                Entry::Record(packet) => {
-                    outcome.lost = outcome
-                        .lost
-                        .saturating_add(self.gap(packet.cpu, packet.cpu_sequence));
-                    match from_packet(&packet) {
-                        Ok(record) => {
-                            out.push((self.position, record));
-                            taken += 1;
-                        }
-                        Err(_) => outcome.undecodable += 1,
-                    }
+            if let Entry::Record(packet) = &entry {
+                if let Some((lost, span)) = self.sequences.gap(packet) {
+                    outcome.add_lost(lost, span);
                 }
-                Entry::Foreign => outcome.undecodable += 1,
-                Entry::Discarded => {}
+                match from_packet(packet) {
+                    Ok(Decoded::Record(mut record)) => {
+                        if let Some(generations) = &self.generations {
+                            record.netns = generations.whose(record.netns, record.at);
+                        }
+                        out.push((self.position, record));
+                        taken += 1;
+                        continue;
+                    }
+                    Ok(Decoded::Unparsed(at)) => outcome.add_unparsed(at),
+                    Ok(Decoded::Sampled(at)) => outcome.add_sampled(at),
+                    Err(_) => outcome.add_undecodable(packet),
+                }
+            } else if matches!(entry, Entry::Foreign) {
+                outcome.undecodable += 1;
+            }
+            // Nobody will commit what gave no record. If nothing before it waits for that either, it is done with: else we
+            // would poll until the next record.
+            if self.released == before {
+                self.release(self.position);
             }
         }
         outcome
@@ -274,20 +285,6 @@ impl RingReader {
         };
         self.position = next;
         Some(entry)
-    }
-
-    /// How many sequence numbers of a CPU were skipped before this one. The first one of a CPU says nothing.
-    fn gap(&mut self, cpu: u16, sequence: u64) -> u64 {
-        let cpu = usize::from(cpu);
-        if self.sequences.len() <= cpu {
-            self.sequences.resize(cpu + 1, None);
-        }
-        let Some(last) = self.sequences.get_mut(cpu) else {
-            return 0;
-        };
-        let gap = last.map_or(0, |last| sequence.saturating_sub(last.saturating_add(1)));
-        *last = Some(sequence);
-        gap
     }
 
     fn consumer_position(&self) -> &AtomicU64 {

@@ -37,6 +37,20 @@ pub struct PodsStats {
     pub attach_failures: AtomicU64,
     /// Dead links removed since the start. A counter.
     pub links_collected: AtomicU64,
+    /// Attached, and something filters in the pod's own namespace.
+    pub filtered_inside: AtomicU64,
+    /// Identified, and selected by a policy: their connections are listed.
+    pub pods_selected: AtomicU64,
+    /// Times that the programs were found detached, and attached again. A counter.
+    pub gaps: AtomicU64,
+    /// Lists of connections. A counter.
+    pub socket_lists: AtomicU64,
+    /// Lists that could not be had. A counter.
+    pub socket_failures: AtomicU64,
+    /// Connections left out of the lists, which are bounded. A counter.
+    pub sockets_left_out: AtomicU64,
+    /// Connections left out since it is not certain who opened them. A counter.
+    pub sockets_undecided: AtomicU64,
     uncovered: Mutex<Vec<Uncovered>>,
     kernel: Mutex<Counters>,
 }

@@ -101,6 +101,7 @@ impl Watcher {
             return Ok(());
         }
         watched.identity = identity.clone();
+        self.asking.reselect = true;
         match identity {
             Identity::Pod(pod) => {
                 tracing::info!(path = %path.display(), netns = netns.0, pod = %pod.0, "identified");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use polproof_flow::netns::Hook;
+use polproof_flow::netns::{Hook, InPod};
 
 use super::coverage::{Uncovered, set};
 use super::identify::Identity;
@@ -16,6 +16,7 @@ impl Watcher {
             Err(error) => tracing::warn!(%error, "the BPF programs' counters cannot be read"),
         }
         let (mut attached, mut unidentified, mut contradicted, mut shared) = (0, 0, 0, 0);
+        let mut filtered = 0;
         let mut uncovered = Vec::new();
         let mut watched_pods = HashMap::new();
         for (path, namespace) in &self.namespaces {
@@ -31,6 +32,7 @@ impl Watcher {
                 Namespace::Ignored => continue,
             };
             attached += 1;
+            filtered += usize::from(matches!(watched.inside.filter, Some(InPod::Filtered(_))));
             let is_shared = match &watched.attached.hook {
                 Hook::Exclusive => None,
                 Hook::Shared(why) => Some(why),
@@ -83,6 +85,7 @@ impl Watcher {
         set(&stats.unidentified, unidentified);
         set(&stats.contradicted, contradicted);
         set(&stats.hooks_shared, shared);
+        set(&stats.filtered_inside, filtered);
         set(&stats.pods_expected, expected);
         set(&stats.pods_watched, covered);
         stats.set_coverage(uncovered);

@@ -3,17 +3,20 @@
 //! ```text
 //! discover (inotify) --path--> watch (attach, throttled; hook asked again) --NetnsEvent--> judge
 //!                                 ^ identify (cgroup, addresses) <-- View of the cluster
+//!                                 ^ inside (what filters in there, which connections there are)
 //! ```
 //!
 //! It refuses to guess: a namespace whose witnesses are silent stays unidentified, one whose witnesses disagree is
 //! contradicted, and both are counted and listed with the reason. Attaching comes first, before any container
 //! starts; identity may come later.
 
+mod check;
 mod coverage;
 mod decide;
 mod discover;
 mod figures;
 mod identify;
+mod inside;
 mod throttle;
 mod watch;
 

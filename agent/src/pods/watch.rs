@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use polproof_cluster::View;
-use polproof_flow::netns::{Hook, NetnsEvent};
+use polproof_flow::netns::NetnsEvent;
 use polproof_flow::record::NetnsCookie;
 use polproof_policy::Uid;
 use tokio::sync::{mpsc, watch};
@@ -19,13 +19,14 @@ use super::coverage::PodsStats;
 use super::decide::IDENTIFY_AGAIN;
 use super::discover::{Change, Discovery};
 use super::identify::{Identity, NodePods};
+use super::inside::{Asking, Inside};
 use super::throttle::{Throttle, retry_after};
 use crate::observe::{Attached, ObserveError, Observer, now};
 
 /// How often a hook is asked again.
-const CHECK: Duration = Duration::from_secs(30);
+pub(super) const CHECK: Duration = Duration::from_secs(30);
 /// How often the figures are renewed.
-const FIGURES: Duration = Duration::from_secs(1);
+pub(super) const FIGURES: Duration = Duration::from_secs(1);
 /// Least time between two walks through /proc.
 const IDENTIFY: Duration = Duration::from_millis(250);
 /// Pods whose namespace ended that are remembered, against a stale view.
@@ -49,14 +50,17 @@ pub(super) struct Watched {
     pub(super) netns: NetnsCookie,
     pub(super) attached: Attached,
     pub(super) identity: Identity,
-    check: Instant,
+    pub(super) inside: Inside,
+    pub(super) check: Instant,
+    /// When the programs were last found attached.
+    pub(super) seen: polproof_flow::record::Instant,
 }
 
 pub(super) struct Watcher {
     pub(super) config: PodsConfig,
     observer: Arc<Mutex<Observer>>,
-    view: watch::Receiver<Arc<View>>,
-    events: mpsc::Sender<NetnsEvent>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) events: mpsc::Sender<NetnsEvent>,
     pub(super) stats: Arc<PodsStats>,
     pub(super) namespaces: BTreeMap<PathBuf, Namespace>,
     throttle: Throttle,
@@ -66,7 +70,11 @@ pub(super) struct Watcher {
     pub(super) identify: Instant,
     pub(super) identified: Instant,
     pub(super) identify_again: Duration,
-    collect: Instant,
+    pub(super) asking: Asking,
+    /// Namespaces came or went since the programs last forgot datagrams.
+    stirred: bool,
+    forgotten: Instant,
+    pub(super) collect: Instant,
     figures: Instant,
 }
 
@@ -92,6 +100,9 @@ impl Watcher {
             identify: start,
             identified: start,
             identify_again: IDENTIFY_AGAIN,
+            asking: Asking::new(start),
+            stirred: false,
+            forgotten: start,
             collect: start + CHECK,
             figures: start,
         }
@@ -114,6 +125,7 @@ impl Watcher {
                 changed = self.view.changed(), if view_alive => {
                     // The source has ended: the last view stands.
                     view_alive = changed.is_ok();
+                    self.asking.reselect = true;
                     let view = Arc::clone(&self.view.borrow_and_update());
                     let pods = NodePods::new(&self.config.node_name, view.snapshot.pods());
                     // Most changes of a cluster are not of this node's pods.
@@ -122,6 +134,7 @@ impl Watcher {
                         self.identify_soon();
                     }
                 }
+                answer = self.asking.answer() => self.answered(answer?).await?,
                 () = tokio::time::sleep_until(due.into()) => self.work().await?,
             }
         }
@@ -138,6 +151,7 @@ impl Watcher {
     fn next_due(&mut self) -> Instant {
         let now = Instant::now();
         let mut due = self.identify.min(self.collect).min(self.figures);
+        due = self.inside_due().map_or(due, |inside| due.min(inside));
         let token = self.throttle.ready_at(now);
         for namespace in self.namespaces.values() {
             match namespace {
@@ -152,6 +166,7 @@ impl Watcher {
     /// Does the most urgent piece of work.
     async fn work(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
+        self.ask_inside(now);
         let waiting = self
             .namespaces
             .iter()
@@ -171,6 +186,8 @@ impl Watcher {
         }
         if self.figures <= now {
             self.figures = now + FIGURES;
+            self.reselect(now);
+            self.forget_datagrams();
             self.renew_figures();
         }
         if self.collect <= now {
@@ -207,7 +224,13 @@ impl Watcher {
         Ok(())
     }
 
-    fn wait_for(&mut self, path: PathBuf, failures: u32, wait: Duration, problem: String) {
+    pub(super) fn wait_for(
+        &mut self,
+        path: PathBuf,
+        failures: u32,
+        wait: Duration,
+        problem: String,
+    ) {
         let due = Instant::now() + wait;
         self.namespaces.insert(
             path,
@@ -220,7 +243,7 @@ impl Watcher {
     }
 
     /// A watched namespace is no more.
-    async fn end(&mut self, watched: Watched) -> anyhow::Result<()> {
+    pub(super) async fn end(&mut self, watched: Watched) -> anyhow::Result<()> {
         if let Identity::Pod(uid) = watched.identity
             && let Some(pod) = self.pods.get(&uid)
         {
@@ -229,6 +252,8 @@ impl Watcher {
             }
             self.retired.insert(uid, pod.ips.clone());
         }
+        self.stirred = true;
+        self.forget_datagrams();
         // A second file of the same namespace may stand in now.
         let others: Vec<_> = self
             .namespaces
@@ -307,14 +332,32 @@ impl Watcher {
                 netns: attached.netns,
                 attached,
                 identity: Identity::Unknown("not asked yet".to_owned()),
+                inside: Inside::new(Instant::now()),
                 check: Instant::now() + CHECK,
+                seen: started,
             }),
         );
         self.identify_soon();
+        self.stirred = true;
+        self.forget_datagrams();
         Ok(())
     }
 
-    async fn send_attached(&self, attached: &Attached) -> anyhow::Result<()> {
+    /// An address may have another owner now: what the programs wrote down of the old one's datagrams must not hide the new one's. At
+    /// once, but once a second at most.
+    fn forget_datagrams(&mut self) {
+        let now = Instant::now();
+        if !self.stirred || now < self.forgotten + FIGURES {
+            return;
+        }
+        self.stirred = false;
+        self.forgotten = now;
+        if let Err(error) = self.lock().forget_datagrams() {
+            tracing::warn!(%error, "the programs cannot be made to forget datagrams: the first ones of a pod that took over an address may not be recorded for 30 s");
+        }
+    }
+
+    pub(super) async fn send_attached(&self, attached: &Attached) -> anyhow::Result<()> {
         self.send(NetnsEvent::Attached {
             netns: attached.netns,
             since: attached.since,
@@ -322,100 +365,6 @@ impl Watcher {
             hook: attached.hook.clone(),
         })
         .await
-    }
-
-    /// Asks one hook again; attaches anew where our programs were taken away or eth0 was replaced.
-    async fn check(&mut self, path: PathBuf) -> anyhow::Result<()> {
-        let target = path.clone();
-        let attached = self
-            .observe(move |observer| observer.attach(&target))
-            .await?;
-        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(&path) else {
-            return Ok(());
-        };
-        watched.check = Instant::now() + CHECK;
-        match attached {
-            Ok(attached) if attached.netns != watched.netns => {
-                // Another namespace under the same name.
-                if let Some(Namespace::Watched(old)) = self.namespaces.remove(&path) {
-                    self.end(old).await?;
-                }
-                self.wait_for(path, 0, Duration::ZERO, "replaced".to_owned());
-            }
-            Ok(attached) if attached.since != watched.attached.since => {
-                tracing::warn!(path = %path.display(), "our programs had gone from eth0 (or eth0 was replaced); attached anew");
-                watched.attached = attached.clone();
-                self.send_attached(&attached).await?;
-            }
-            Ok(attached) => {
-                let hook = attached.hook.clone();
-                if hook != watched.attached.hook {
-                    tracing::warn!(path = %path.display(), ?hook, "the hook has changed");
-                    let netns = watched.netns;
-                    watched.attached.hook = hook.clone();
-                    self.send(NetnsEvent::HookChanged {
-                        netns,
-                        at: now(),
-                        hook,
-                    })
-                    .await?;
-                }
-                self.new_addresses(&path, attached.addresses).await?;
-            }
-            Err(error) => {
-                let hook = Hook::Shared(error.to_string());
-                let netns = watched.netns;
-                // eth0 may come back any moment.
-                watched.check = Instant::now() + FIGURES;
-                if watched.attached.hook != hook {
-                    watched.attached.hook = hook.clone();
-                    self.send(NetnsEvent::HookChanged {
-                        netns,
-                        at: now(),
-                        hook,
-                    })
-                    .await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the judge addresses that the CNI set after the interface, by the same event with the same `since`.
-    pub(super) async fn new_addresses(
-        &mut self,
-        path: &Path,
-        addresses: Vec<IpAddr>,
-    ) -> anyhow::Result<()> {
-        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
-            return Ok(());
-        };
-        if watched.attached.addresses == addresses {
-            return Ok(());
-        }
-        watched.attached.addresses = addresses;
-        let attached = watched.attached.clone();
-        self.send_attached(&attached).await
-    }
-
-    async fn collect(&mut self) -> anyhow::Result<()> {
-        let dead = self.observe(Observer::collect_dead).await?;
-        if dead.is_empty() {
-            return Ok(());
-        }
-        let count = u64::try_from(dead.len()).unwrap_or(u64::MAX);
-        self.stats
-            .links_collected
-            .fetch_add(count, Ordering::Relaxed);
-        // Whose file is still there: eth0 went away; look at once.
-        for namespace in self.namespaces.values_mut() {
-            if let Namespace::Watched(watched) = namespace
-                && dead.contains(&watched.netns)
-            {
-                watched.check = Instant::now();
-            }
-        }
-        Ok(())
     }
 
     /// Runs blocking work with the observer on a thread where it may block.

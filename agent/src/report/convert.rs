@@ -15,6 +15,12 @@ use super::spool::StoredBatch;
 use super::vitals::{Coverage, Loss, ViewState, Vitals};
 use crate::cni::{Claim, CniHint};
 
+mod witness;
+
+pub use witness::{
+    Malformed, inquiry_out, question_in, testimony_in, testimony_out, wall_offset_ns,
+};
+
 /// The most rules that a finding lists; the reader knows the policy, and its generation.
 const MAX_RULES: u32 = 1_000;
 /// The most pods and refused objects that a heartbeat names.

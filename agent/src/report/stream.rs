@@ -4,11 +4,11 @@
 //! ```text
 //! connect (mTLS) -> Hello -> Welcome(n) -> batches n+1, n+2, ... (a bounded window unconfirmed) -> Receipt(m): the spool trims
 //!                                       -> a heartbeat every 2 s, never numbered
+//!                                       <-> questions and testimonies of witnesses, in a share of their own
 //! ```
 //!
 //! It never holds the judge up: what cannot be sent stays in the spool.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,20 +19,24 @@ use polproof_proto::v1::ingest_service_client::IngestServiceClient;
 use polproof_proto::v1::stream_request::Message as Up;
 use polproof_proto::v1::stream_response::Message as Down;
 use polproof_proto::v1::{Hello, StreamRequest, StreamResponse, Welcome};
-use prost::Message;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{error, info, warn};
 
 use super::connect::{Pem, connect};
-use super::convert;
 use super::diagnose::diagnose;
 use super::problem::StreamProblem;
 use super::spool::{SpoolReader, StoredBatch};
 use super::vitals::Gather;
+use super::witness::StreamEnd;
+
+mod exchange;
+mod questions;
+
+use exchange::{EXTRA, WINDOW};
+use questions::{SHARE, Witnesses};
 
 /// Where the collector is and how to prove who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +72,7 @@ impl StreamConfig {
     pub const DRAIN: Duration = Duration::from_secs(3);
 }
 
-/// Most batches sent and not confirmed.
-const WINDOW: usize = 32;
-/// Most bytes sent and not confirmed, unless a single batch is larger.
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
-/// Room in the channel besides the window: hello and heartbeats.
-const EXTRA: usize = 4;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// Batches without a receipt for so long: the collector is stuck, try another connection.
-const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 
 /// Counters of the stream, since the agent started.
@@ -98,6 +94,22 @@ pub struct StreamStats {
     pub heartbeats_skipped: AtomicU64,
     /// Batches that were larger than any collector accepts, and left out.
     pub batches_refused: AtomicU64,
+    /// Questions of other witnesses that came.
+    pub questions: AtomicU64,
+    /// Of these, answered at once with "overloaded": the judge's queue was full, or the question made no sense.
+    pub questions_refused: AtomicU64,
+    /// Answers sent to other witnesses.
+    pub testimonies_sent: AtomicU64,
+    /// Answers that were not: the stream was congested or gone.
+    pub testimonies_dropped: AtomicU64,
+    /// Inquiries sent.
+    pub inquiries_sent: AtomicU64,
+    /// Inquiries that were not, and were answered here: the stream was congested or there is none.
+    pub inquiries_dropped: AtomicU64,
+    /// Answers that the judge got, those made here included.
+    pub answers: AtomicU64,
+    /// Answers to nothing that is asked (any more), or that the judge had no room for.
+    pub answers_dropped: AtomicU64,
 }
 
 /// Runs until cancelled; then delivers what is left for at most `drain`.
@@ -108,9 +120,11 @@ pub async fn run(
     config: StreamConfig,
     reader: SpoolReader,
     gather: Gather,
+    witnesses: StreamEnd,
     stats: Arc<StreamStats>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut witnesses = Witnesses::new(witnesses, Arc::clone(&stats));
     let mut sender = Sender {
         appended: reader.appended(),
         reader: Some(reader),
@@ -123,8 +137,11 @@ pub async fn run(
     let mut said: Option<String> = None;
     let mut failures: u32 = 0;
     loop {
-        let outcome = sender.session(&mut said, &mut failures).await;
+        let outcome = sender
+            .session(&mut witnesses, &mut said, &mut failures)
+            .await;
         sender.stats.connected.store(0, Ordering::Relaxed);
+        witnesses.disconnected();
         let problem = match outcome {
             Ok(()) => return Ok(()),
             Err(problem) => problem,
@@ -144,6 +161,7 @@ pub async fn run(
         tokio::select! {
             () = sender.cancel.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
+            never = witnesses.away() => match never {},
         }
     }
 }
@@ -174,31 +192,11 @@ struct Sender {
     cancel: CancellationToken,
 }
 
-/// Batches sent and not confirmed.
-#[derive(Default)]
-struct Window {
-    sent: VecDeque<(u64, usize)>,
-    bytes: usize,
-}
-
-impl Window {
-    fn room(&self) -> usize {
-        if self.bytes >= WINDOW_BYTES {
-            return 0;
-        }
-        WINDOW.saturating_sub(self.sent.len())
-    }
-    fn confirm(&mut self, sequence: u64) {
-        while let Some((_, bytes)) = self.sent.pop_front_if(|(s, _)| *s <= sequence) {
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-    }
-}
-
 impl Sender {
     /// One connection, from connect to end. `Ok`: cancelled.
     async fn session(
         &mut self,
+        witnesses: &mut Witnesses,
         said: &mut Option<String>,
         failures: &mut u32,
     ) -> Result<(), StreamProblem> {
@@ -206,6 +204,7 @@ impl Sender {
         let opened = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             opened = self.open() => opened,
+            never = witnesses.away() => match never {},
         };
         let (requests, mut responses, welcome) = opened?;
         self.stats.connected.store(1, Ordering::Relaxed);
@@ -238,7 +237,8 @@ impl Sender {
             Ok(())
         })
         .await?;
-        self.exchange(&requests, &mut responses).await
+        witnesses.connected();
+        self.exchange(witnesses, &requests, &mut responses).await
     }
 
     /// Opens a stream. Where the connection ends without a reason, TLS is asked for one.
@@ -256,7 +256,7 @@ impl Sender {
 
     async fn hello(&mut self, pem: &Pem) -> Result<Opened, StreamProblem> {
         let channel = connect(&self.config, pem).await?;
-        let (requests, outbound) = mpsc::channel(WINDOW + EXTRA);
+        let (requests, outbound) = mpsc::channel(WINDOW + EXTRA + SHARE);
         let (instance, first_sequence) = self
             .blocking(|r| Ok((r.instance().to_owned(), r.first_sequence())))
             .await?;
@@ -292,125 +292,6 @@ impl Sender {
                 seconds: WELCOME_TIMEOUT.as_secs(),
             })??;
         Ok((requests, responses, welcome))
-    }
-
-    /// Sends and receives until cancelled and drained, or until something breaks.
-    async fn exchange(
-        &mut self,
-        requests: &mpsc::Sender<StreamRequest>,
-        responses: &mut Streaming<StreamResponse>,
-    ) -> Result<(), StreamProblem> {
-        let mut window = Window::default();
-        let mut ticks = tokio::time::interval(self.config.heartbeat);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut appended = self.appended.clone();
-        let mut more = true;
-        let mut progress = Instant::now();
-        let mut draining: Option<Instant> = None;
-        let cancel = self.cancel.clone();
-        loop {
-            if more && window.room() > 0 {
-                more = self.send(&mut window, requests).await?;
-            }
-            if let Some(deadline) = draining {
-                if !more && window.sent.is_empty() {
-                    info!("everything is delivered");
-                    return Ok(());
-                }
-                if Instant::now() >= deadline {
-                    info!("not everything could be delivered in time; the rest waits in the spool");
-                    return Ok(());
-                }
-            }
-            let stuck = draining.unwrap_or(if window.sent.is_empty() {
-                progress + Duration::from_secs(24 * 3600)
-            } else {
-                progress + RECEIPT_TIMEOUT
-            });
-            tokio::select! {
-                () = cancel.cancelled(), if draining.is_none() => {
-                    draining = Some(Instant::now() + self.config.drain);
-                    more = true;
-                }
-                response = next(responses) => match response? {
-                    Down::Receipt(receipt) => {
-                        window.confirm(receipt.sequence);
-                        progress = Instant::now();
-                        self.confirm(receipt.sequence).await?;
-                    }
-                    Down::Welcome(_) => {
-                        return Err(StreamProblem::Protocol("a second welcome"));
-                    }
-                    Down::Question(_) | Down::Testimony(_) => {}
-                },
-                // The reader keeps the other end: this never fails.
-                _ = appended.changed(), if !more => {
-                    more = true;
-                    if window.sent.is_empty() {
-                        progress = Instant::now();
-                    }
-                }
-                _ = ticks.tick() => self.beat(&window, requests),
-                () = tokio::time::sleep_until(stuck) => {
-                    if draining.is_none() && !window.sent.is_empty() {
-                        return Err(StreamProblem::Silent {
-                            what: "receipt",
-                            seconds: RECEIPT_TIMEOUT.as_secs(),
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends as much as the window takes. Returns whether there may be more.
-    async fn send(
-        &mut self,
-        window: &mut Window,
-        requests: &mpsc::Sender<StreamRequest>,
-    ) -> Result<bool, StreamProblem> {
-        // One at a time: batches are at most 2 MiB or so, and the window counts bytes.
-        while window.room() > 0 {
-            let Some(batch) = self.next_batch().await? else {
-                return Ok(false);
-            };
-            let sequence = batch.sequence;
-            let batch = convert::batch(&batch);
-            let bytes = batch.encoded_len();
-            if bytes > polproof_proto::MAX_MESSAGE_BYTES - 64 {
-                error!(
-                    sequence,
-                    bytes,
-                    limit = polproof_proto::MAX_MESSAGE_BYTES,
-                    "a batch is larger than a message may be and is left out; the collector counts it as missing. Please report this"
-                );
-                self.stats.batches_refused.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            // There is room: heartbeats leave as much as the window may still take.
-            if requests.try_send(request(Up::Batch(batch))).is_err() {
-                // The stream has ended; its response says why. The batch is read again on the next one.
-                return Ok(false);
-            }
-            self.stats.batches_sent.fetch_add(1, Ordering::Relaxed);
-            window.sent.push_back((sequence, bytes));
-            window.bytes += bytes;
-        }
-        Ok(true)
-    }
-
-    fn beat(&self, window: &Window, requests: &mpsc::Sender<StreamRequest>) {
-        let reserved = WINDOW.saturating_sub(window.sent.len());
-        let sent = requests.capacity() > reserved
-            && requests
-                .try_send(request(Up::Heartbeat(convert::heartbeat(&(self.gather)()))))
-                .is_ok();
-        let counter = if sent {
-            &self.stats.heartbeats
-        } else {
-            &self.stats.heartbeats_skipped
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn confirm(&mut self, sequence: u64) -> Result<(), StreamProblem> {

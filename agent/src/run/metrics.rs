@@ -1,8 +1,12 @@
 //! The list of metrics.
 
+mod judge;
+
 use polproof_policy::compile::OPTIONAL_KINDS;
 
-use super::{Arc, Figures, InconclusiveReason, Kind, Metrics, atomic};
+use crate::observe::{KernelLacks, capabilities};
+
+use super::{Arc, Figures, Kind, Metrics, PodsStats, atomic};
 
 pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
     let mut m = Metrics::default();
@@ -12,8 +16,11 @@ pub(super) fn metrics(figures: &Arc<Figures>) -> Metrics {
         ("version", env!("CARGO_PKG_VERSION")),
     );
     kernel(&mut m, figures);
+    lacking(&mut m);
     pods(&mut m, figures);
-    judge(&mut m, figures);
+    judge::judge(&mut m, &figures.judge);
+    judge::findings(&mut m, &figures.judge);
+    judge::witnesses(&mut m, &figures.judge);
     report(&mut m, figures);
     m
 }
@@ -48,6 +55,18 @@ fn kernel(m: &mut Metrics, figures: &Arc<Figures>) {
         "Records not written because the namespace could not be read",
         read(|c| c.no_cookie),
     );
+}
+
+/// Asked at the scrape; the answer is found out once, when the programs are loaded.
+fn lacking(m: &mut Metrics) {
+    for lack in KernelLacks::ALL {
+        m.labelled_gauge(
+            "polproof_agent_kernel_lacks",
+            "1 where the running kernel lacks something that the agent would use",
+            ("what", lack.name()),
+            move || u64::from(capabilities().lacks(lack)),
+        );
+    }
 }
 
 fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
@@ -97,6 +116,7 @@ fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
         "Dead links removed",
         atomic(s, |s| &s.links_collected),
     );
+    inside(m, s);
     let view = figures.view.clone();
     m.gauge(
         "polproof_view_ready",
@@ -126,106 +146,41 @@ fn pods(m: &mut Metrics, figures: &Arc<Figures>) {
     }
 }
 
-fn judge(m: &mut Metrics, figures: &Arc<Figures>) {
-    let s = &figures.judge;
-    m.counter(
-        "polproof_records",
-        "Records read from the ring buffer",
-        atomic(s, |s| &s.records),
-    );
-    m.counter(
-        "polproof_records_lost",
-        "Records missing in the ring buffer",
-        atomic(s, |s| &s.records_lost),
-    );
-    m.counter(
-        "polproof_records_undecodable",
-        "Records that made no sense",
-        atomic(s, |s| &s.records_undecodable),
-    );
-    m.counter(
-        "polproof_attempts",
-        "Connection attempts, at either side",
-        atomic(s, |s| &s.attempts),
-    );
-    m.counter(
-        "polproof_attempts_exempt",
-        "Attempts that no policy speaks of",
-        atomic(s, |s| &s.exempt),
-    );
-    m.counter(
-        "polproof_attempts_evicted",
-        "Attempts evicted from a full table",
-        atomic(s, |s| &s.evicted),
-    );
-    m.counter(
-        "polproof_attempts_allowed_delivered",
-        "Attempts allowed and delivered",
-        atomic(s, |s| &s.allowed_delivered),
-    );
-    m.counter(
-        "polproof_violations_observed",
-        "Attempts denied and delivered, at first sight",
-        atomic(s, |s| &s.unenforced_observed),
-    );
-    m.counter(
-        "polproof_violations_settled",
-        "Of those, judged for good",
-        atomic(s, |s| &s.unenforced_settled),
-    );
-    m.counter(
-        "polproof_violations_retracted",
-        "Of those, taken back",
-        atomic(s, |s| &s.unenforced_retracted),
-    );
-    for reason in InconclusiveReason::ALL {
-        let stats = Arc::clone(s);
-        m.labelled(
-            "polproof_attempts_inconclusive",
-            "Attempts without a verdict, by reason",
-            ("reason", format!("{reason:?}")),
-            move || stats.inconclusive(reason),
-        );
-    }
-    m.counter(
-        "polproof_judge_appends",
-        "Entries committed to the spool",
-        atomic(s, |s| &s.appends),
-    );
-    m.counter(
-        "polproof_judge_append_failures",
-        "Entries that could not be committed at once",
-        atomic(s, |s| &s.append_failures),
-    );
-    m.counter(
-        "polproof_judge_dropped",
-        "Attempts given up because they could never be committed",
-        atomic(s, |s| &s.dropped),
-    );
-    m.counter(
-        "polproof_judge_keep_failures",
-        "Views that could not be kept on disk",
-        atomic(s, |s| &s.keep_failures),
+fn inside(m: &mut Metrics, s: &Arc<PodsStats>) {
+    m.gauge(
+        "polproof_pods_filtered_inside",
+        "Pods attached to with netfilter rules in their own namespace: what is not answered there proves nothing",
+        atomic(s, |s| &s.filtered_inside),
     );
     m.gauge(
-        "polproof_ring_lag_bytes",
-        "Bytes read from the ring buffer and not committed",
-        atomic(s, |s| &s.ring_lag_bytes),
+        "polproof_pods_selected",
+        "Pods identified that a policy selects: their connections are listed",
+        atomic(s, |s| &s.pods_selected),
     );
-    m.gauge(
-        "polproof_attempts_held",
-        "Attempts in memory",
-        atomic(s, |s| &s.attempts_held),
+    m.counter(
+        "polproof_hook_gaps",
+        "Times that the programs were found detached, and attached again",
+        atomic(s, |s| &s.gaps),
     );
-    m.gauge(
-        "polproof_findings_unsettled",
-        "Reported groups of attempts not judged for good",
-        atomic(s, |s| &s.unsettled),
+    m.counter(
+        "polproof_socket_lists",
+        "Lists of a pod's connections",
+        atomic(s, |s| &s.socket_lists),
     );
-    m.gauge(
-        "polproof_findings_unreported",
-        "Findings waiting to be committed",
-        atomic(s, |s| &s.unreported),
+    m.counter(
+        "polproof_socket_list_failures",
+        "Lists of a pod's connections that could not be had",
+        atomic(s, |s| &s.socket_failures),
+    );
+    m.counter(
+        "polproof_sockets_left_out",
+        "Connections left out because a pod had too many",
+        atomic(s, |s| &s.sockets_left_out),
+    );
+    m.counter(
+        "polproof_sockets_undecided",
+        "Connections left out because it is not certain which end opened them",
+        atomic(s, |s| &s.sockets_undecided),
     );
 }
 

@@ -1,6 +1,10 @@
 //! The other end of the wire for the stream's tests: a real tonic server with real mutual TLS, which keeps batches in
 //! memory by the rules of the protocol.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
+pub mod agent;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +14,7 @@ use polproof_proto::v1::ingest_service_server::{IngestService, IngestServiceServ
 use polproof_proto::v1::stream_request::Message as Up;
 use polproof_proto::v1::stream_response::Message as Down;
 use polproof_proto::v1::{
-    Batch, Heartbeat, Hello, Receipt, StreamRequest, StreamResponse, Welcome,
+    Batch, Heartbeat, Hello, Inquiry, Receipt, StreamRequest, StreamResponse, Testimony, Welcome,
 };
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -94,6 +98,10 @@ pub struct Seen {
     pub duplicates: usize,
     /// Highest number by instance.
     pub last: HashMap<String, u64>,
+    pub inquiries: Vec<Inquiry>,
+    pub testimonies: Vec<Testimony>,
+    /// The way down of the newest stream.
+    pub down: Option<mpsc::Sender<Result<StreamResponse, Status>>>,
 }
 
 #[derive(Clone, Default)]
@@ -129,6 +137,15 @@ impl Collector {
 
     pub fn stored(&self) -> Vec<Batch> {
         self.lock().stored.clone()
+    }
+
+    /// Sends something down the newest stream.
+    pub async fn tell(&self, message: Down) {
+        let down = self.lock().down.clone().unwrap();
+        let response = StreamResponse {
+            message: Some(message),
+        };
+        down.send(Ok(response)).await.unwrap();
     }
 
     pub async fn serve(&self, authority: &Authority, address: Option<SocketAddr>) -> Serving {
@@ -223,6 +240,7 @@ async fn session(
                 instance = hello.instance.clone();
                 let last_sequence = seen.last.get(&instance).copied().unwrap_or(0);
                 seen.hellos.push(hello);
+                seen.down = Some(responses.clone());
                 Some(Down::Welcome(Welcome {
                     last_sequence,
                     collector_version: "test".to_owned(),
@@ -232,7 +250,14 @@ async fn session(
                 collector.lock().heartbeats.push(heartbeat);
                 None
             }
-            Up::Inquiry(_) | Up::Testimony(_) => None,
+            Up::Inquiry(inquiry) => {
+                collector.lock().inquiries.push(inquiry);
+                None
+            }
+            Up::Testimony(testimony) => {
+                collector.lock().testimonies.push(testimony);
+                None
+            }
             Up::Batch(batch) => {
                 let mut seen = collector.lock();
                 let sequence = batch.sequence;

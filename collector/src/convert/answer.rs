@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use polproof_flow::finding::JudgedCounts;
+use polproof_flow::finding::{Exposure, JudgedCounts};
 use polproof_policy::{Direction, Protocol, ask, explain};
 use polproof_proto::v1;
 use prost_types::Timestamp;
 
 use crate::finding::{Denier, End, Finding, Sample, Wall};
+use crate::store::KindCount;
 
 /// A moment for the wire.
 pub fn timestamp(wall: Wall) -> Timestamp {
@@ -21,8 +22,11 @@ pub fn timestamp(wall: Wall) -> Timestamp {
 pub fn finding(finding: Finding) -> v1::Finding {
     let key = finding.key;
     v1::Finding {
-        witnessed: 0,
-        recovered: None,
+        witnessed: finding.witnessed,
+        recovered: finding.recovered.map(|recovered| v1::Recovery {
+            at: Some(timestamp(recovered.at)),
+            cause: i32::from(recovered.cause),
+        }),
         id: finding.id,
         node: finding.node,
         observed: finding.observed,
@@ -117,6 +121,25 @@ pub fn judged(judged: &JudgedCounts) -> v1::JudgedCounts {
         allowed_answered: judged.allowed_answered,
         denied_stopped: judged.denied_stopped,
         denied_in_grace: judged.denied_in_grace,
+    }
+}
+
+/// A histogram for the wire.
+pub fn exposure(exposure: &Exposure) -> v1::Exposure {
+    v1::Exposure {
+        counts: exposure.counts.to_vec(),
+        sum_ms: exposure.sum_ms,
+    }
+}
+
+/// Counts of one kind for the wire.
+pub fn kind_count(of: &KindCount) -> v1::KindCount {
+    v1::KindCount {
+        kind: of.kind,
+        findings: of.findings,
+        attempts: of.attempts,
+        standing: of.standing,
+        last_seen: Some(timestamp(of.last)),
     }
 }
 

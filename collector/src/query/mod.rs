@@ -17,6 +17,7 @@ use crate::ingest::agents::Agents;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
+mod enforcement;
 mod explain;
 mod page;
 mod status;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use polproof_flow::finding::JudgedCounts;
+use polproof_flow::finding::{Exposure, JudgedCounts};
 
 use crate::finding::{Finding, Kind, Update, Wall};
 
@@ -15,6 +15,9 @@ pub mod sqlite;
 
 /// How long the store knows when violations and unanswered attempts were.
 pub const ACTIVITY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// An attempt is judged some 15 s after its first packet, and reported soon after: what is reported this long after a
+/// violation began after it, clocks that differ a little included.
+pub const MARGIN: Duration = Duration::from_secs(30);
 
 /// One batch of an agent, validated.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,8 @@ pub struct Delivery {
     pub inconclusive: Vec<(i32, u64)>,
     /// Attempts with one.
     pub judged: JudgedCounts,
+    /// How late enforcement was.
+    pub exposure: Exposure,
     /// Findings left out because they were unusable.
     pub refused: u64,
     /// When the agent made it.
@@ -61,6 +66,8 @@ pub struct Filter {
     pub kinds: Vec<Kind>,
     /// Also those whose every attempt was taken back.
     pub include_retracted: bool,
+    /// Only those that have not ended.
+    pub standing_only: bool,
 }
 
 /// Where a walk over the findings stands.
@@ -127,6 +134,41 @@ pub struct Node {
     pub last_violation: Option<Wall>,
     /// Violations since the time asked for.
     pub violations_recent: u64,
+    /// Findings behind `violations` that have not ended.
+    pub violations_standing: u64,
+    /// Denied attempts of its pods that were proved stopped, [`MARGIN`] after the last violation or later; as far back as
+    /// [`ACTIVITY_KEPT`] at most.
+    pub stopped_since: u64,
+    /// The same since the time asked for.
+    pub stopped_recent: u64,
+    /// Findings that stand, by kind; kinds without any are left out.
+    pub kinds: Vec<KindCount>,
+    /// How late enforcement was, in total.
+    pub exposure: Exposure,
+}
+
+/// Findings of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindCount {
+    /// The wire's number of the kind.
+    pub kind: i32,
+    /// Findings that are not taken back.
+    pub findings: u64,
+    /// Attempts behind them.
+    pub attempts: u64,
+    /// Of the findings, those that have not ended.
+    pub standing: u64,
+    /// When the last was seen.
+    pub last: Wall,
+}
+
+/// Denied attempts that left pods of any node, and did not get through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Not answered.
+    pub unanswered: u64,
+    /// Proved stopped.
+    pub stopped: u64,
 }
 
 /// News of a node that is not part of a batch.
@@ -206,9 +248,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn heard(&self, news: &[Heard]) -> Result<(), StoreError>;
     /// All nodes, by name; `recent` is the start of the recent window.
     async fn nodes(&self, recent: Wall) -> Result<Vec<Node>, StoreError>;
-    /// Denied attempts that left pods of any node and were not answered, in batches made since then; as far back as
+    /// Denied attempts that left pods of any node and did not get through, in batches made since then; as far back as
     /// [`ACTIVITY_KEPT`] at most.
-    async fn unanswered(&self, since: Wall) -> Result<u64, StoreError>;
+    async fn tried(&self, since: Wall) -> Result<Tried, StoreError>;
     /// A walk's start.
     async fn begin(&self) -> Result<Cursor, StoreError>;
     /// A page of a walk.

@@ -11,6 +11,8 @@
     missing_docs
 )]
 
+pub mod pair;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -53,7 +55,8 @@ pub fn pod(name: &str, uid: &str, address: &str) -> Pod {
         uid: Uid(uid.into()),
         labels: BTreeMap::from([("app".into(), name.into())]),
         ips: vec![ip(address)],
-        node: Some("here".into()),
+        // The client's own witness is on another node, which cannot be asked: one witness has to do.
+        node: Some(if name == "client" { "there" } else { "here" }.into()),
         host_network: false,
         finished: false,
         ports: Vec::new(),

@@ -8,6 +8,15 @@ use crate::model::{
     EndpointSlice, Family, ForeignPolicy, Namespace, NamespacedName, Node, Selector, Service,
 };
 
+/// The Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<NamespacedName> {
+    let name = slice.service.as_ref()?;
+    Some(NamespacedName::new(
+        Arc::clone(&slice.id.namespace),
+        Arc::clone(name),
+    ))
+}
+
 impl State {
     pub(super) fn put_namespace(&mut self, namespace: Arc<Namespace>, stale: &mut Stale) -> bool {
         if self.store.namespaces.get(&namespace.name) == Some(&namespace) {
@@ -70,6 +79,12 @@ impl State {
             let id = service.id.clone();
             self.store.service_ips.add(ip.to_canonical(), id);
         }
+        for port in &service.ports {
+            if let Some(number) = port.node_port {
+                let id = service.id.clone();
+                self.store.node_ports.add((port.protocol, number), id);
+            }
+        }
         self.store.services.insert(service.id.clone(), service);
         true
     }
@@ -79,6 +94,11 @@ impl State {
             for ip in &service.addresses {
                 self.store.service_ips.remove(&ip.to_canonical(), id);
             }
+            for port in &service.ports {
+                if let Some(number) = port.node_port {
+                    self.store.node_ports.remove(&(port.protocol, number), id);
+                }
+            }
         }
     }
 
@@ -86,8 +106,20 @@ impl State {
         if self.store.slices.get(&slice.id) == Some(&slice) {
             return false;
         }
+        self.drop_slice(&slice.id);
+        if let Some(service) = service_of(&slice) {
+            self.store.service_slices.add(service, slice.id.clone());
+        }
         self.store.slices.insert(slice.id.clone(), slice);
         true
+    }
+
+    pub(super) fn drop_slice(&mut self, id: &NamespacedName) {
+        if let Some(slice) = self.store.slices.remove(id)
+            && let Some(service) = service_of(&slice)
+        {
+            self.store.service_slices.remove(&service, id);
+        }
     }
 
     pub(super) fn drop_namespace(&mut self, name: &Arc<str>, stale: &mut Stale) {

@@ -15,6 +15,7 @@ mod policies;
 mod refused;
 mod renewed;
 mod selecting;
+mod services;
 mod snapshot;
 mod stale;
 mod store;
@@ -29,6 +30,7 @@ use admin::AdminPolicies;
 use groups::Groups;
 use policies::Policies;
 pub(crate) use refused::RefusedPolicies;
+pub use services::Backend;
 pub use snapshot::Snapshot;
 use stale::Stale;
 pub(crate) use store::Store;
@@ -186,9 +188,7 @@ impl State {
             Kind::Node => self.drop_node(&key.id.name),
             Kind::NetworkPolicy => self.drop_policy(&key.id, stale),
             Kind::Service => self.drop_service(&key.id),
-            Kind::EndpointSlice => {
-                self.store.slices.remove(&key.id);
-            }
+            Kind::EndpointSlice => self.drop_slice(&key.id),
             Kind::AdminNetworkPolicy
             | Kind::BaselineAdminNetworkPolicy
             | Kind::ClusterNetworkPolicy => self.drop_admin(&(key.kind, key.id.clone()), stale),

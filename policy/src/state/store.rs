@@ -12,7 +12,7 @@ use crate::evaluate::{End, Endpoint, PodEntry, SeenAs};
 use crate::model::NAMESPACE_NAME_LABEL;
 use crate::model::{
     AdminPolicy, EndpointSlice, Family, ForeignPolicy, Kind, Labels, Namespace, NamespacedName,
-    NetworkPolicy, Node, Object, Service, Uid,
+    NetworkPolicy, Node, Object, Protocol, Service, Uid,
 };
 
 type ByName<V> = imbl::OrdMap<NamespacedName, V>;
@@ -44,6 +44,10 @@ pub(crate) struct Store {
     pub(super) pod_ips: Claims<IpAddr, Uid>,
     pub(super) node_ips: Claims<IpAddr, Arc<str>>,
     pub(super) service_ips: Claims<IpAddr, NamespacedName>,
+    /// The Services that have a node port.
+    pub(super) node_ports: Claims<(Protocol, u16), NamespacedName>,
+    /// The EndpointSlices of a Service.
+    pub(super) service_slices: Claims<NamespacedName, NamespacedName>,
     pub(super) pod_cidrs: Claims<IpNet, Arc<str>>,
     /// How many claims of pod CIDRs there are of each length.
     pub(super) pod_cidr_lengths: imbl::OrdMap<(Family, u8), usize>,

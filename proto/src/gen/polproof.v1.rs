@@ -1297,6 +1297,12 @@ pub struct OverallStatus {
     /// Agents that are not connected: what happens on their nodes is not seen.
     #[prost(uint32, tag = "8")]
     pub agents_away: u32,
+    /// Denied connections of pods of any node that were proved stopped since `counted_since`.
+    #[prost(uint64, tag = "9")]
+    pub denied_stopped: u64,
+    /// Unenforced findings of all nodes that have not ended.
+    #[prost(uint64, tag = "10")]
+    pub violations_standing: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
@@ -1347,6 +1353,37 @@ pub struct NodeStatus {
     /// Attempts behind `violations` within the recent window (to within 10 s).
     #[prost(uint64, tag = "20")]
     pub violations_recent: u64,
+    /// How late enforcement was, of changes within the grace time: everything stored from this node.
+    #[prost(message, optional, tag = "21")]
+    pub exposure: ::core::option::Option<Exposure>,
+    /// Denied connections of pods of the node that were proved stopped since the last violation, within the last 24 h.
+    #[prost(uint64, tag = "22")]
+    pub stopped_since: u64,
+    /// And within the recent window.
+    #[prost(uint64, tag = "23")]
+    pub stopped_recent: u64,
+    /// Findings by kind, of those kinds that there are.
+    #[prost(message, repeated, tag = "24")]
+    pub kinds: ::prost::alloc::vec::Vec<KindCount>,
+    /// Findings behind `violations` that have not ended.
+    #[prost(uint64, tag = "25")]
+    pub violations_standing: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KindCount {
+    #[prost(enumeration = "FindingKind", tag = "1")]
+    pub kind: i32,
+    /// Findings that are not taken back.
+    #[prost(uint64, tag = "2")]
+    pub findings: u64,
+    /// Attempts behind them.
+    #[prost(uint64, tag = "3")]
+    pub attempts: u64,
+    /// Of the findings, those that have not ended.
+    #[prost(uint64, tag = "4")]
+    pub standing: u64,
+    #[prost(message, optional, tag = "5")]
+    pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Finding {
@@ -1396,6 +1433,9 @@ pub struct FindingFilter {
     /// Also those whose every attempt was taken back.
     #[prost(bool, tag = "5")]
     pub include_retracted: bool,
+    /// Only those that have not ended: `recovered` is unset.
+    #[prost(bool, tag = "6")]
+    pub standing_only: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListFindingsRequest {

@@ -258,6 +258,28 @@ impl Lab {
         self.enforce()
     }
 
+    /// Gives a pod that is there other labels.
+    ///
+    /// # Errors
+    /// When there is no such pod, or the enforcer cannot follow.
+    pub fn label_pod(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<()> {
+        let object = ObjectName::new("Pod", namespace, name);
+        let mut manifest = self
+            .manifests
+            .get(&object)?
+            .ok_or_else(|| anyhow!("the lab has no pod {namespace}/{name}"))?;
+        if let Some(metadata) = manifest.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("labels".to_owned(), manifests::labels(labels));
+        }
+        self.manifests.apply_object(manifest)?;
+        self.enforce()
+    }
+
     /// Ends a pod and deletes its object.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Packages of Debian and its relatives, by apt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,9 +60,7 @@ pub(super) fn install(workspace: &Workspace, packages: &[String]) -> Result<()> 
     }
     let unknown = |package: &&String| !has_candidate(package);
     if !lists_are_fresh() || packages.iter().any(|package| unknown(&package)) {
-        let mut update = apt(workspace);
-        update.arg("update");
-        run_logged("apt-get update", &mut update, &workspace.log("apt-update"))?;
+        update(workspace)?;
     }
     let (known, missing): (Vec<&String>, Vec<&String>) =
         packages.iter().partition(|package| has_candidate(package));
@@ -81,6 +79,67 @@ pub(super) fn install(workspace: &Workspace, packages: &[String]) -> Result<()> 
         bail!("{} has no package {}", pretty_name(), names.join(", "));
     }
     Ok(())
+}
+
+fn update(workspace: &Workspace) -> Result<()> {
+    let mut update = apt(workspace);
+    update.arg("update");
+    run_logged("apt-get update", &mut update, &workspace.log("apt-update"))
+}
+
+/// The newest package whose name fits a pattern.
+pub(super) fn newest(workspace: &Workspace, pattern: &str) -> Result<String> {
+    if !has_apt() {
+        bail!("{} has no apt-get", pretty_name());
+    }
+    let search = || -> Result<Option<String>> {
+        let text = capture(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
+        Ok(newest_of(&text))
+    };
+    // Only root may fetch the lists; for others those that are there must do.
+    let mut found = search()?;
+    if is_root() && (found.is_none() || !lists_are_fresh()) {
+        update(workspace)?;
+        found = search()?;
+    }
+    match found {
+        Some(package) => Ok(package),
+        None => bail!(
+            "{} has no package that fits {pattern} (is its security archive among apt's sources?)",
+            pretty_name()
+        ),
+    }
+}
+
+/// The package with the highest numbers in its name, of what `apt-cache search` prints.
+fn newest_of(text: &str) -> Option<String> {
+    let numbers = |name: &str| -> Vec<u64> {
+        name.split(|letter: char| !letter.is_ascii_digit())
+            .filter_map(|digits| digits.parse().ok())
+            .collect()
+    };
+    text.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .max_by_key(|name| numbers(name))
+        .map(str::to_owned)
+}
+
+/// Downloads a package into a folder, which must hold no other; returns the file.
+pub(super) fn download(workspace: &Workspace, package: &str, folder: &Path) -> Result<PathBuf> {
+    let mut download = apt(workspace);
+    download.args(["download", package]).current_dir(folder);
+    let what = format!("apt-get download {package}");
+    run_logged(&what, &mut download, &workspace.log("apt-download"))?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "apt-get succeeded, yet there is no .deb in {}",
+        folder.display()
+    )
 }
 
 fn apt(workspace: &Workspace) -> Command {
@@ -109,6 +168,14 @@ fn lists_are_fresh() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_highest_numbers_are_the_newest() {
+        let text = "linux-image-6.1.0-9-x - Linux 6.1\nlinux-image-6.1.0-56-x - Linux 6.1\n\
+                    linux-image-6.1.0-47-x - Linux 6.1\n";
+        assert_eq!(newest_of(text).as_deref(), Some("linux-image-6.1.0-56-x"));
+        assert_eq!(newest_of(""), None);
+    }
 
     #[test]
     fn os_release_is_read_with_and_without_quotes() {

@@ -8,8 +8,8 @@ use super::{Item, Need};
 use crate::process::{capture, say};
 use crate::workspace::{Workspace, is_root};
 
-/// The first kernel with tcx.
-const TCX: (u32, u32) = (6, 6);
+/// The first kernel with a BPF ring buffer.
+const RING_BUFFER: (u32, u32) = (5, 8);
 
 /// A file system that must be mounted.
 struct Mount {
@@ -63,14 +63,14 @@ pub(super) fn items() -> Vec<Item> {
 }
 
 fn kernel_item(release: &str) -> Item {
-    let name = "kernel 6.6 or later";
-    if version(release).is_some_and(|version| version >= TCX) {
+    let name = "kernel 5.8 or later";
+    if version(release).is_some_and(|version| version >= RING_BUFFER) {
         return Item::present(name, release);
     }
     Item::missing(
         name,
-        format!("Linux {release} has no tcx: agents cannot attach"),
-        "run this on a machine with Linux 6.6 or later",
+        format!("Linux {release} has no BPF ring buffer: agents cannot observe"),
+        "run this on a machine with a newer Linux, best 6.6 or later, which has tcx",
     )
 }
 
@@ -133,9 +133,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_before_tcx_are_named_as_missing() {
-        assert!(kernel_item("6.1.0-38-cloud-amd64").is_missing());
+    fn kernels_before_the_ring_buffer_are_named_as_missing() {
+        assert!(kernel_item("5.4.0-38-generic").is_missing());
         assert!(kernel_item("rubbish").is_missing());
+        assert!(!kernel_item("6.1.0-38-cloud-amd64").is_missing());
         assert!(!kernel_item("6.6.0").is_missing());
         assert!(!kernel_item("6.18.44-x").is_missing());
         assert!(!kernel_item("7.0").is_missing());

@@ -6,6 +6,7 @@
 mod debian;
 mod kernel;
 mod linker;
+mod machines;
 mod programs;
 
 use std::thread::JoinHandle;
@@ -33,7 +34,7 @@ pub(crate) enum Need {
     Build,
     /// And the lab: namespaces, packet filters, BPF mounts.
     Demo,
-    /// And a real API server.
+    /// And a real API server, and other kernels.
     Test,
 }
 
@@ -151,6 +152,7 @@ fn survey(workspace: &Workspace, need: Need) -> Result<Vec<Item>> {
     if need >= Need::Test {
         items.push(testbed_item(workspace)?);
         items.push(crds_item(workspace)?);
+        items.extend(machines::items(workspace));
     }
     Ok(items)
 }
@@ -266,6 +268,7 @@ pub(crate) fn install(workspace: &Workspace, need: Need) -> Result<Ready> {
         install_packages,
         install_linker,
         fetch_crds,
+        machines::fetch,
         kernel::prepare,
     ] {
         if let Err(error) = step(workspace, need) {
@@ -292,6 +295,9 @@ fn install_packages(workspace: &Workspace, need: Need) -> Result<()> {
     let mut packages: Vec<String> = Vec::new();
     if need >= Need::Demo {
         packages.extend(programs::missing_packages());
+    }
+    if need >= Need::Test {
+        packages.extend(machines::missing_packages());
     }
     if bpf::find_compiler().is_none() {
         packages.extend(debian::BPF_COMPILER.map(str::to_owned));

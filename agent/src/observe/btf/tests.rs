@@ -122,7 +122,7 @@ fn kernel_like() -> Writer {
 
 #[test]
 fn members_are_found_through_anonymous_ones_and_typedefs() {
-    let offsets = Offsets::from_btf(&kernel_like().finish()).unwrap();
+    let offsets = Offsets::from_btf(&kernel_like().finish(), Identity::Cookie).unwrap();
     assert_eq!(
         offsets,
         Offsets {
@@ -228,7 +228,7 @@ fn an_unknown_kind_ends_the_types_but_not_the_search() {
     btf.plain(99, "new", 0);
     btf.structure("late", 8, &[("x", 1, 0)]);
     let data = btf.finish();
-    assert!(Offsets::from_btf(&data).is_ok());
+    assert!(Offsets::from_btf(&data, Identity::Cookie).is_ok());
     let error = offset(&data, "late", &["x"]).unwrap_err().to_string();
     assert!(error.contains("unknown kind 99"), "{error}");
 }
@@ -278,21 +278,21 @@ proptest! {
             let at = at % data.len();
             data[at] = byte;
         }
-        let _ = Offsets::from_btf(&data);
+        let _ = Offsets::from_btf(&data, Identity::Cookie);
     }
 
     #[test]
     fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..400)) {
         let mut data = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0];
         data.extend_from_slice(&noise);
-        let _ = Offsets::from_btf(&data);
+        let _ = Offsets::from_btf(&data, Identity::Cookie);
     }
 }
 
 /// Any kernel that the tests run on has BTF; without it the agent does not work either.
 #[test]
 fn the_running_kernel_has_the_offsets() {
-    let offsets = Offsets::of_running_kernel().unwrap();
+    let offsets = Offsets::of_running_kernel(Identity::Cookie).unwrap();
     // `dev` follows two pointers, and the two others lie beyond the hot start of large structs.
     assert_eq!(offsets.sk_buff_dev, 16);
     assert!(

@@ -5,11 +5,11 @@
 //! the attempts that are still open, in one frame with a checksum. Either all of it survives or none.
 //!
 //! ```text
-//! DIR/instance                        "polproof-spool 2", a UUID and a number: the identity that sequence numbers above it belong to
+//! DIR/instance                        "polproof-spool 3", a UUID and a number: the identity that sequence numbers above it belong to
 //! DIR/acknowledged                    the highest number that the collector has confirmed
 //! DIR/lock                            held by the one agent that uses the folder
 //! DIR/00000000000000000042.segment    frames; named by a number that only grows
-//! DIR/format-1/                       the files of another version of the agent
+//! DIR/format-2/                       the files of another version of the agent
 //! ```
 //!
 //! - A report that says something gets the next sequence number, or several when it is too long for one batch.
@@ -43,7 +43,7 @@ pub use state::SpoolStats;
 pub use writer::SpoolWriter;
 
 /// Version of everything on disk. A spool of another version is set aside, never guessed at.
-pub const DISK_VERSION: u32 = 2;
+pub const DISK_VERSION: u32 = 3;
 
 /// Where the spool lies and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::{Applied, Cursor, Delivery, Filter, Heard, Node, Page, Store, StoreError};
+use super::{Applied, Cursor, Delivery, Filter, Heard, Node, Page, Store, StoreError, Tried};
 use crate::finding::Wall;
 
 mod read;
@@ -220,10 +220,10 @@ impl Store for Sqlite {
             .map_err(self.failed("read the nodes"))
     }
 
-    async fn unanswered(&self, since: Wall) -> Result<u64, StoreError> {
-        self.read_unanswered(since)
+    async fn tried(&self, since: Wall) -> Result<Tried, StoreError> {
+        self.read_tried(since)
             .await
-            .map_err(self.failed("count unanswered attempts"))
+            .map_err(self.failed("count denied attempts"))
     }
 
     async fn begin(&self) -> Result<Cursor, StoreError> {

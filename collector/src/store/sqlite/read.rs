@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use polproof_flow::finding::JudgedCounts;
+use polproof_flow::finding::{Exposure, JudgedCounts};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite as Dialect};
 
 use super::write::BUCKET;
-use super::{Sqlite, unsigned};
-use crate::finding::{Finding, Key, Kind, Sample, Wall};
-use crate::store::{Cursor, Filter, Node, Page, StoreError};
+use super::{Sqlite, signed, unsigned};
+use crate::finding::{Finding, Key, Kind, Recovery, Sample, Wall};
+use crate::store::{Cursor, Filter, KindCount, MARGIN, Node, Page, StoreError, Tried};
 
 /// Attempts of a row that are not taken back; [`Finding::standing`] in SQL.
 const STANDING: &str = "max(observed - retracted, settled, 0)";
@@ -39,8 +39,12 @@ impl Sqlite {
                     denied_unanswered: count("denied_unanswered")?,
                     denied_answered: count("denied_answered")?,
                     allowed_answered: count("allowed_answered")?,
-                    denied_stopped: 0,
-                    denied_in_grace: 0,
+                    denied_stopped: count("denied_stopped")?,
+                    denied_in_grace: count("denied_in_grace")?,
+                },
+                exposure: Exposure {
+                    sum_ms: count("exposure_sum_ms")?,
+                    ..Exposure::default()
                 },
                 unanswered_since: count("unanswered_since")?,
                 ..Node::default()
@@ -57,24 +61,46 @@ impl Sqlite {
                     .push((row.try_get("reason")?, unsigned(count)));
             }
         }
-        let mut sums = QueryBuilder::<Dialect>::new("SELECT node, count(*) AS findings, ");
-        sums.push("sum(CASE WHEN kind = ")
-            .push_bind(Kind::Unenforced.number())
-            .push(format_args!(" THEN {STANDING} ELSE 0 END) AS violations, "))
-            .push("max(CASE WHEN kind = ")
-            .push_bind(Kind::Unenforced.number())
-            .push(format_args!(
-                " THEN last_seen END) AS last_violation FROM findings WHERE {STANDING} > 0 GROUP BY node"
-            ));
-        for row in sums.build().fetch_all(&mut *transaction).await? {
-            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
-                node.findings = unsigned(row.try_get("findings")?);
-                node.violations = unsigned(row.try_get("violations")?);
-                node.last_violation = row.try_get::<Option<i64>, _>("last_violation")?.map(Wall);
+        for row in sqlx::query("SELECT node, place, count FROM exposure")
+            .fetch_all(&mut *transaction)
+            .await?
+        {
+            let place: i64 = row.try_get("place")?;
+            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?)
+                && let Some(count) = usize::try_from(place)
+                    .ok()
+                    .and_then(|place| node.exposure.counts.get_mut(place))
+            {
+                *count = unsigned(row.try_get("count")?);
             }
         }
+        let mut sums = QueryBuilder::<Dialect>::new("SELECT node, kind, count(*) AS findings, ");
+        sums.push(format_args!(
+            "sum({STANDING}) AS attempts, sum(recovered_at IS NULL) AS standing, max(last_seen) AS last FROM findings \
+             WHERE {STANDING} > 0 GROUP BY node, kind"
+        ));
+        for row in sums.build().fetch_all(&mut *transaction).await? {
+            let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) else {
+                continue;
+            };
+            let count = |name| row.try_get(name).map(unsigned);
+            let of = KindCount {
+                kind: row.try_get("kind")?,
+                findings: count("findings")?,
+                attempts: count("attempts")?,
+                standing: count("standing")?,
+                last: Wall(row.try_get("last")?),
+            };
+            node.findings += of.findings;
+            if i64::from(of.kind) == Kind::Unenforced.number() {
+                node.violations = of.attempts;
+                node.violations_standing = of.standing;
+                node.last_violation = Some(of.last);
+            }
+            node.kinds.push(of);
+        }
         for row in sqlx::query(
-            "SELECT node, max(sum(observed) - sum(retracted), 0) AS recent FROM activity \
+            "SELECT node, max(sum(observed) - sum(retracted), 0) AS recent, sum(stopped) AS stopped FROM activity \
              WHERE bucket > ?1 GROUP BY node",
         )
         .bind(recent.0.saturating_sub(BUCKET))
@@ -83,20 +109,41 @@ impl Sqlite {
         {
             if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
                 node.violations_recent = unsigned(row.try_get("recent")?);
+                node.stopped_recent = unsigned(row.try_get("stopped")?);
+            }
+        }
+        let mut stopped = QueryBuilder::<Dialect>::new(
+            "WITH violated AS (SELECT node, max(last_seen) AS at FROM findings WHERE kind = ",
+        );
+        stopped
+            .push_bind(Kind::Unenforced.number())
+            .push(format_args!(
+                " AND {STANDING} > 0 GROUP BY node) SELECT activity.node AS node, sum(stopped) AS stopped \
+                 FROM activity LEFT JOIN violated ON violated.node = activity.node \
+                 WHERE stopped > 0 AND bucket >= coalesce(violated.at + {}, 0) GROUP BY activity.node",
+                signed(MARGIN.as_secs()) * Wall::SECOND
+            ));
+        for row in stopped.build().fetch_all(&mut *transaction).await? {
+            if let Some(node) = nodes.get_mut(row.try_get::<&str, _>("node")?) {
+                node.stopped_since = unsigned(row.try_get("stopped")?);
             }
         }
         Ok(nodes.into_values().collect())
     }
 
-    pub(super) async fn read_unanswered(&self, since: Wall) -> Result<u64, sqlx::Error> {
+    pub(super) async fn read_tried(&self, since: Wall) -> Result<Tried, sqlx::Error> {
         // Whole buckets after the moment: rather too few than too many.
-        let sum: i64 = sqlx::query_scalar(
-            "SELECT coalesce(sum(unanswered), 0) FROM activity WHERE bucket >= ?1",
+        let row = sqlx::query(
+            "SELECT coalesce(sum(unanswered), 0) AS unanswered, coalesce(sum(stopped), 0) AS stopped FROM activity \
+             WHERE bucket >= ?1",
         )
         .bind(since.0)
         .fetch_one(&self.readers)
         .await?;
-        Ok(unsigned(sum))
+        Ok(Tried {
+            unanswered: unsigned(row.try_get("unanswered")?),
+            stopped: unsigned(row.try_get("stopped")?),
+        })
     }
 
     pub(super) async fn read_count(&self, filter: &Filter) -> Result<u64, sqlx::Error> {
@@ -211,6 +258,19 @@ impl Sqlite {
                 first: Wall(row.try_get("first_seen")?),
                 last: Wall(row.try_get("last_seen")?),
                 evidence: u8::try_from(evidence).unwrap_or(0),
+                witnessed: unsigned(row.try_get("witnessed")?),
+                recovered: match (
+                    row.try_get::<Option<i64>, _>("recovered_at")?,
+                    row.try_get::<Option<i64>, _>("recovered_cause")?,
+                ) {
+                    (Some(at), cause) => Some(Recovery {
+                        at: Wall(at),
+                        cause: cause
+                            .and_then(|cause| u8::try_from(cause).ok())
+                            .unwrap_or(0),
+                    }),
+                    (None, _) => None,
+                },
                 changed: row.try_get("changed")?,
                 samples: Vec::new(),
             })
@@ -262,6 +322,9 @@ fn push_filter(query: &mut QueryBuilder<Dialect>, filter: &Filter) {
             kinds.push_bind(kind.number());
         }
         query.push(")");
+    }
+    if filter.standing_only {
+        query.push(" AND recovered_at IS NULL");
     }
     if !filter.include_retracted {
         query.push(format_args!(" AND {STANDING} > 0"));

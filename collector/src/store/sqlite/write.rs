@@ -182,8 +182,9 @@ async fn write_batch(
     let judged = &delivery.judged;
     sqlx::query(
         "INSERT INTO nodes (node, first_heard, last_heard, batches_missing, findings_refused, allowed_delivered, \
-         denied_delivered, denied_unanswered, denied_answered, allowed_answered, unanswered_since) \
-         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?10 THEN 0 ELSE ?7 END) \
+         denied_delivered, denied_unanswered, denied_answered, allowed_answered, unanswered_since, denied_stopped, \
+         denied_in_grace, exposure_sum_ms) \
+         VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?10 THEN 0 ELSE ?7 END, ?11, ?12, ?13) \
          ON CONFLICT (node) DO UPDATE SET last_heard = max(last_heard, excluded.last_heard), \
          batches_missing = batches_missing + excluded.batches_missing, \
          findings_refused = findings_refused + excluded.findings_refused, \
@@ -192,6 +193,9 @@ async fn write_batch(
          denied_unanswered = denied_unanswered + excluded.denied_unanswered, \
          denied_answered = denied_answered + excluded.denied_answered, \
          allowed_answered = allowed_answered + excluded.allowed_answered, \
+         denied_stopped = denied_stopped + excluded.denied_stopped, \
+         denied_in_grace = denied_in_grace + excluded.denied_in_grace, \
+         exposure_sum_ms = exposure_sum_ms + excluded.exposure_sum_ms, \
          unanswered_since = CASE WHEN ?10 THEN 0 ELSE unanswered_since + excluded.unanswered_since END",
     )
     .bind(&delivery.node)
@@ -204,16 +208,34 @@ async fn write_batch(
     .bind(signed(judged.denied_answered))
     .bind(signed(judged.allowed_answered))
     .bind(violated)
+    .bind(signed(judged.denied_stopped))
+    .bind(signed(judged.denied_in_grace))
+    .bind(signed(delivery.exposure.sum_ms))
     .execute(&mut *on)
     .await?;
-    if judged.denied_unanswered > 0 {
+    for (place, count) in (0_i64..).zip(delivery.exposure.counts) {
+        if count > 0 {
+            sqlx::query(
+                "INSERT INTO exposure (node, place, count) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (node, place) DO UPDATE SET count = count + excluded.count",
+            )
+            .bind(&delivery.node)
+            .bind(place)
+            .bind(signed(count))
+            .execute(&mut *on)
+            .await?;
+        }
+    }
+    if judged.denied_unanswered > 0 || judged.denied_stopped > 0 {
         sqlx::query(
-            "INSERT INTO activity (node, bucket, observed, retracted, unanswered) VALUES (?1, ?2, 0, 0, ?3) \
-             ON CONFLICT (node, bucket) DO UPDATE SET unanswered = unanswered + excluded.unanswered",
+            "INSERT INTO activity (node, bucket, observed, retracted, unanswered, stopped) \
+             VALUES (?1, ?2, 0, 0, ?3, ?4) ON CONFLICT (node, bucket) DO UPDATE SET \
+             unanswered = unanswered + excluded.unanswered, stopped = stopped + excluded.stopped",
         )
         .bind(&delivery.node)
         .bind(delivery.made.0 - delivery.made.0.rem_euclid(BUCKET))
         .bind(signed(judged.denied_unanswered))
+        .bind(signed(judged.denied_stopped))
         .execute(&mut *on)
         .await?;
     }
@@ -228,12 +250,24 @@ async fn write_update(
 ) -> Result<(), sqlx::Error> {
     let key =
         serde_json::to_string(&update.key).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    // An update that only takes back says nothing of when the finding was last seen.
+    // An end before the last attempt is none.
+    let seen = update.observed > 0 || update.settled > 0;
+    let recovered = update
+        .recovered
+        .filter(|recovered| !seen || recovered.at >= update.last);
+    // An update that only takes back says nothing of when the finding was last seen. What has ended stands again when
+    // it is seen after the end: the later of both decides.
     sqlx::query(
         "INSERT INTO findings (id, node, kind, source_namespace, destination_namespace, key, observed, settled, \
-         retracted, first_seen, last_seen, evidence, changed) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+         retracted, first_seen, last_seen, evidence, changed, witnessed, recovered_at, recovered_cause) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
          ON CONFLICT (id, node) DO UPDATE SET \
+         recovered_cause = CASE WHEN excluded.recovered_at >= coalesce(recovered_at, excluded.recovered_at) \
+         THEN excluded.recovered_cause ELSE recovered_cause END, \
+         recovered_at = nullif(max(CASE WHEN excluded.observed + excluded.settled > 0 AND excluded.last_seen > coalesce(recovered_at, -1) \
+         THEN -1 ELSE coalesce(recovered_at, -1) END, \
+         CASE WHEN excluded.recovered_at >= last_seen THEN excluded.recovered_at ELSE -1 END), -1), \
+         witnessed = witnessed + excluded.witnessed, \
          observed = observed + excluded.observed, settled = settled + excluded.settled, \
          retracted = retracted + excluded.retracted, first_seen = min(first_seen, excluded.first_seen), \
          last_seen = CASE WHEN excluded.observed + excluded.settled > 0 \
@@ -253,6 +287,9 @@ async fn write_update(
     .bind(update.last.0)
     .bind(i64::from(update.evidence))
     .bind(clock)
+    .bind(signed(update.witnessed))
+    .bind(recovered.map(|recovered| recovered.at.0))
+    .bind(recovered.map(|recovered| i64::from(recovered.cause)))
     .execute(&mut *on)
     .await?;
     for sample in &update.samples {

@@ -40,6 +40,7 @@ pub use catalogue::{Drill, Entry, catalogue, named};
 pub use emulation::Emulation;
 pub use kind::{Attach, Fault, Hook, Mechanism, Memory, Stop};
 pub use none::None;
+pub use view::object;
 
 /// What Calico and kube-router do in their iptables modes, made simple.
 pub type IptablesDrop = Emulation;

@@ -387,7 +387,10 @@ fn addresses(netns: &Netns) -> Result<BTreeSet<IpAddr>> {
 }
 
 /// A manifest as what it describes, if that is anything that enforcers look at.
-fn object(value: &Value) -> Result<Option<Object>> {
+///
+/// # Errors
+/// When it is not what its kind says.
+pub fn object(value: &Value) -> Result<Option<Object>> {
     let refused = |refusal: compile::Refusal| anyhow!("{refusal}");
     Ok(match value.get("kind").and_then(Value::as_str) {
         Some("Pod") => Some(Object::Pod(Arc::new(

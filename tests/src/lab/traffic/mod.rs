@@ -178,7 +178,11 @@ async fn accept(listener: TcpListener) {
     }
 }
 
-async fn connect(to: SocketAddr, patience: Duration) -> Result<Attempt> {
+/// Makes one attempt from the namespace of the thread that it runs on.
+///
+/// # Errors
+/// When the socket cannot be made, or on an outcome that is none of [`Outcome`].
+pub async fn connect(to: SocketAddr, patience: Duration) -> Result<Attempt> {
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()
     } else {

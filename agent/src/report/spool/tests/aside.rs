@@ -87,9 +87,9 @@ fn upgrades_back_and_forth_keep_one_spool_of_a_version() {
     assert!(names(&aside).len() < first, "{:?}", names(&aside));
     let kept = std::fs::read_to_string(aside.join("instance")).unwrap();
     assert!(kept.contains(&second));
-    other(dir.path(), 3, 2, 0);
+    other(dir.path(), 4, 2, 0);
     drop(Spool::open(config(dir.path())).unwrap());
-    assert!(aside.join("instance").exists() && dir.path().join("format-3/instance").exists());
+    assert!(aside.join("instance").exists() && dir.path().join("format-4/instance").exists());
 }
 
 #[test]

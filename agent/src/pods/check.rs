@@ -1,0 +1,119 @@
+//! Whether what was attached still is, and sees the truth.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use polproof_flow::netns::{Hook, NetnsEvent};
+
+use super::watch::{CHECK, FIGURES, Namespace, Watcher};
+use crate::observe::{Observer, now};
+
+impl Watcher {
+    /// Asks one hook again; attaches anew where our programs were taken away or eth0 was replaced.
+    pub(super) async fn check(&mut self, path: PathBuf) -> anyhow::Result<()> {
+        let target = path.clone();
+        let asked = now();
+        let attached = self
+            .observe(move |observer| observer.attach(&target))
+            .await?;
+        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(&path) else {
+            return Ok(());
+        };
+        watched.check = Instant::now() + CHECK;
+        let seen = watched.seen;
+        if attached.is_ok() {
+            watched.seen = asked;
+        }
+        match attached {
+            Ok(attached) if attached.netns != watched.netns => {
+                // Another namespace under the same name.
+                if let Some(Namespace::Watched(old)) = self.namespaces.remove(&path) {
+                    self.end(old).await?;
+                }
+                self.wait_for(path, 0, Duration::ZERO, "replaced".to_owned());
+            }
+            Ok(attached) if attached.since != watched.attached.since => {
+                tracing::warn!(path = %path.display(), "our programs had gone from eth0 (or eth0 was replaced); attached anew");
+                watched.attached = attached.clone();
+                self.stats.gaps.fetch_add(1, Ordering::Relaxed);
+                self.send(NetnsEvent::Gap {
+                    netns: attached.netns,
+                    from: seen,
+                    to: attached.since,
+                })
+                .await?;
+                self.send_attached(&attached).await?;
+            }
+            Ok(attached) => {
+                let hook = attached.hook.clone();
+                if hook != watched.attached.hook {
+                    tracing::warn!(path = %path.display(), ?hook, "the hook has changed");
+                    let netns = watched.netns;
+                    watched.attached.hook = hook.clone();
+                    self.send(NetnsEvent::HookChanged {
+                        netns,
+                        at: now(),
+                        hook,
+                    })
+                    .await?;
+                }
+                self.new_addresses(&path, attached.addresses).await?;
+            }
+            Err(error) => {
+                let hook = Hook::Shared(error.to_string());
+                let netns = watched.netns;
+                // eth0 may come back any moment.
+                watched.check = Instant::now() + FIGURES;
+                if watched.attached.hook != hook {
+                    watched.attached.hook = hook.clone();
+                    self.send(NetnsEvent::HookChanged {
+                        netns,
+                        at: now(),
+                        hook,
+                    })
+                    .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the judge addresses that the CNI set after the interface, by the same event with the same `since`.
+    pub(super) async fn new_addresses(
+        &mut self,
+        path: &Path,
+        addresses: Vec<IpAddr>,
+    ) -> anyhow::Result<()> {
+        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
+            return Ok(());
+        };
+        if watched.attached.addresses == addresses {
+            return Ok(());
+        }
+        watched.attached.addresses = addresses;
+        let attached = watched.attached.clone();
+        self.send_attached(&attached).await
+    }
+
+    pub(super) async fn collect(&mut self) -> anyhow::Result<()> {
+        let dead = self.observe(Observer::collect_dead).await?;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let count = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+        self.stats
+            .links_collected
+            .fetch_add(count, Ordering::Relaxed);
+        // Whose file is still there: eth0 went away; look at once.
+        for namespace in self.namespaces.values_mut() {
+            if let Namespace::Watched(watched) = namespace
+                && dead.contains(&watched.netns)
+            {
+                watched.check = Instant::now();
+            }
+        }
+        Ok(())
+    }
+}

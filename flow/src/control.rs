@@ -1,0 +1,198 @@
+//! What must come together before it is said that something allowed does not get through: a positive control, and several
+//! attempts that failed alike.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use polproof_policy::{Protocol, Uid};
+
+use crate::finding::{FindingKind, Sample};
+use crate::record::Instant;
+use crate::witness::Absence;
+
+/// Attempts that must have failed.
+const ATTEMPTS: usize = 3;
+/// Within this time.
+const WINDOW: u64 = 60 * Instant::SECOND;
+/// Two of them at least so far apart.
+const APART: u64 = Instant::SECOND;
+/// How near in time something else must have got through.
+const NEAR: u64 = 10 * Instant::SECOND;
+/// Attempts remembered of one connection.
+const REMEMBERED: usize = 8;
+
+/// Whether something else got through at about that time.
+pub(crate) fn shows_the_way(absence: &Absence, at: Instant) -> bool {
+    absence
+        .control
+        .is_some_and(|control| control.at.since(at) <= NEAR && at.since(control.at) <= NEAR)
+}
+
+/// A connection without its ephemeral port, between two pods, and what may be wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Doubt {
+    pub(crate) kind: FindingKind,
+    pub(crate) source: Uid,
+    pub(crate) destination: Uid,
+    pub(crate) destination_ip: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+/// Attempts that failed though they were allowed, by connection.
+#[derive(Debug)]
+pub(crate) struct Doubts {
+    bound: usize,
+    held: HashMap<Doubt, Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    failed: VecDeque<Sample>,
+    certain: bool,
+}
+
+impl Doubts {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            bound: bound.max(1),
+            held: HashMap::new(),
+        }
+    }
+
+    /// Takes in an attempt that failed. Gives those that a finding now has to count; none while they are too few.
+    pub(crate) fn add(&mut self, doubt: Doubt, failed: Sample) -> Vec<Sample> {
+        let at = failed.syn.at;
+        if self.held.len() >= self.bound && !self.held.contains_key(&doubt) {
+            self.expire(at);
+            if self.held.len() >= self.bound {
+                return Vec::new();
+            }
+        }
+        let held = self.held.entry(doubt).or_default();
+        held.failed.retain(|sample| sample.syn.at.plus(WINDOW) > at);
+        if held.failed.is_empty() {
+            held.certain = false;
+        }
+        held.failed.push_back(failed);
+        if held.failed.len() > REMEMBERED {
+            held.failed.pop_front();
+        }
+        if held.certain {
+            return vec![failed];
+        }
+        let times = held.failed.iter().map(|sample| sample.syn.at);
+        let first = times.clone().min().unwrap_or(at);
+        let last = times.max().unwrap_or(at);
+        if held.failed.len() < ATTEMPTS || last.since(first) < APART {
+            return Vec::new();
+        }
+        held.certain = true;
+        held.failed.iter().copied().collect()
+    }
+
+    /// The connection works: what failed before was something else.
+    pub(crate) fn dispel(&mut self, doubt: &Doubt) {
+        self.held.remove(doubt);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.held.retain(|_, held| {
+            held.failed
+                .back()
+                .is_some_and(|last| last.syn.at.plus(WINDOW) > now)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::finding::Answer;
+    use crate::record::{Crossing, Event, NetnsCookie, Record};
+    use crate::witness::Control;
+
+    fn doubt() -> Doubt {
+        Doubt {
+            kind: FindingKind::OverBlocked,
+            source: Uid("a".into()),
+            destination: Uid("b".into()),
+            destination_ip: "10.0.0.2".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        }
+    }
+
+    fn sample(ms: u64) -> Sample {
+        Sample {
+            syn: Record {
+                at: Instant(ms * 1_000_000),
+                netns: NetnsCookie(1),
+                crossing: Crossing::Out,
+                protocol: Protocol::Tcp,
+                source: "10.0.0.1:1".parse().unwrap(),
+                destination: "10.0.0.2:80".parse().unwrap(),
+                event: Event::Syn { isn: 1 },
+            },
+            answer: Answer::Dropped,
+        }
+    }
+
+    fn counted(times: &[u64]) -> Vec<usize> {
+        let mut held = Doubts::new(4);
+        let add = |ms: &u64| held.add(doubt(), sample(*ms)).len();
+        times.iter().map(add).collect()
+    }
+
+    #[test]
+    fn three_attempts_within_a_minute_two_of_them_a_second_apart() {
+        assert_eq!(counted(&[0, 500, 1_000, 1_100]), [0, 0, 3, 1]);
+        assert_eq!(counted(&[0, 100, 200, 300, 1_000]), [0, 0, 0, 0, 5]);
+        assert_eq!(
+            counted(&[0, 30_000, 60_000, 61_000, 62_000]),
+            [0, 0, 0, 3, 1]
+        );
+        // After a minute of nothing it begins anew.
+        assert_eq!(counted(&[0, 1_000, 2_000, 63_000, 64_000]), [0, 0, 3, 0, 0]);
+    }
+
+    #[test]
+    fn what_works_again_is_doubted_no_more() {
+        let mut held = Doubts::new(4);
+        for ms in [0, 1_000] {
+            assert!(held.add(doubt(), sample(ms)).is_empty());
+        }
+        held.dispel(&doubt());
+        assert!(held.add(doubt(), sample(2_000)).is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut held = Doubts::new(4);
+        for port in 0..100 {
+            held.add(Doubt { port, ..doubt() }, sample(0));
+        }
+        assert_eq!(held.held.len(), 4);
+    }
+
+    #[test]
+    fn a_control_is_near_in_time() {
+        let at = Instant(100 * Instant::SECOND);
+        let absence = |seconds: u64| Absence {
+            control: Some(Control {
+                at: Instant(seconds * Instant::SECOND),
+                client: "10.0.0.9:1".parse().unwrap(),
+                server: "10.0.0.2:80".parse().unwrap(),
+            }),
+        };
+        assert!(!shows_the_way(&Absence { control: None }, at));
+        assert!(shows_the_way(&absence(90), at) && shows_the_way(&absence(110), at));
+        assert!(!shows_the_way(&absence(89), at) && !shows_the_way(&absence(111), at));
+    }
+}

@@ -1,0 +1,405 @@
+//! What left a pod of this node: whether it got where it should, or did not where it should not.
+//!
+//! That alone proves nothing: a full backlog looks like a drop, and a refusal by the network like one by the application. So the
+//! witness at the destination is asked. What arrived though it is denied is that one's to tell of.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use polproof_policy::{Endpoint, IpOwner, Protocol, Query, Uid};
+
+use crate::attempt::{Attempt, Outcome, Phase, Side};
+use crate::control::{Doubt, shows_the_way};
+use crate::expectation::{self, Call, Tuple};
+use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
+use crate::join::{Joined, join};
+use crate::namespaces::Witness;
+use crate::record::Instant;
+use crate::recovery::Pair;
+use crate::services::{self, Behind};
+use crate::witness::{Question, Testimony};
+
+use super::witnesses::Purpose;
+use super::{Asked, Judge};
+
+/// Ends behind a Service that are asked about one attempt.
+const ENDS: usize = 8;
+/// Ways to Services that are remembered.
+const WAYS: usize = 4_096;
+/// How near in time a Service must have worked.
+const WORKED: u64 = 60 * Instant::SECOND;
+
+/// The address, port and transport of a Service.
+pub(super) type Way = (IpAddr, u16, Protocol);
+
+/// What the policies say of an attempt that left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meant {
+    Allowed,
+    Denied,
+    /// It depends on which end of a Service it reaches.
+    Mixed,
+}
+
+/// An attempt that left, until the witness at its destination has spoken.
+#[derive(Debug)]
+pub(super) struct Departed {
+    attempt: Attempt,
+    outcome: Outcome,
+    meant: Meant,
+    uid: Uid,
+    tuple: Tuple,
+    ends: Vec<Behind>,
+    /// It was sent to an address that is none of the ends'.
+    service: bool,
+}
+
+impl Judge {
+    /// Judges an attempt that left a pod and has ended.
+    pub(super) fn depart(&mut self, attempt: &Attempt) {
+        let outcome = match attempt.phase {
+            Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
+            Phase::Open | Phase::Counted => return,
+        };
+        if !self.has_view(attempt.first) {
+            return;
+        }
+        let key = &attempt.key;
+        let Witness::Of(uid) = self.namespaces.witness(key.netns, attempt.first) else {
+            return;
+        };
+        let uid = uid.clone();
+        let tuple = Tuple {
+            side: Side::Source,
+            netns: key.netns,
+            protocol: key.protocol,
+            own: key.client.ip(),
+            peer: key.server.ip(),
+            port: key.server.port(),
+            who: None,
+            seen_as: None,
+        };
+        let expected = self
+            .history
+            .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
+        let lost = self.lost_around(attempt);
+        let dead = outcome != Outcome::Accepted;
+        let meant = match expected {
+            Ok(expected) => match (expected.call, outcome) {
+                (Call::Exempt, _) => return,
+                (Call::Allow, Outcome::Accepted) => {
+                    self.ledger.judged().allowed_answered += 1;
+                    self.works(attempt, &uid, &tuple);
+                    return;
+                }
+                (Call::Allow, Outcome::Refused) if !expected.steady => return,
+                (Call::Allow, _) if !expected.steady => {
+                    self.leave_open(&tuple, InconclusiveReason::WithinGrace);
+                    return;
+                }
+                (Call::Allow, _) => Meant::Allowed,
+                (Call::Deny(_), Outcome::Accepted) => {
+                    self.ledger.judged().denied_answered += 1;
+                    Meant::Denied
+                }
+                (Call::Deny(_), _) => {
+                    // The answer itself may have been lost.
+                    if outcome != Outcome::Silent || !lost {
+                        self.ledger.judged().denied_unanswered += 1;
+                    }
+                    Meant::Denied
+                }
+                (Call::Undecided(reason), _) => {
+                    if dead {
+                        self.leave_open(&tuple, reason);
+                    }
+                    return;
+                }
+            },
+            Err(open) if open.reason == InconclusiveReason::MixedEndpoints => Meant::Mixed,
+            Err(open) => {
+                // What was answered arrived somewhere, and is judged there.
+                if dead {
+                    self.leave_open(&tuple, open.reason);
+                }
+                return;
+            }
+        };
+        self.inquire(Departed {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+        });
+    }
+
+    /// Counts an attempt without a verdict, if a witness could have been asked: of what leaves the cluster nothing is claimed.
+    fn leave_open(&mut self, tuple: &Tuple, reason: InconclusiveReason) {
+        if self.ends(tuple).is_some() && !is_about_a_source(reason) {
+            self.ledger.inconclusive(reason, 1);
+        }
+    }
+
+    /// The pods that may be reached, and whether they stand behind another address; `None` if it is not pods.
+    fn ends(&self, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
+        let newest = self.history.newest()?;
+        if let Some((service, entry)) = services::at(newest, &self.here, tuple) {
+            let behind = services::behind(newest, tuple.own, service, entry);
+            return Some((behind.unwrap_or_default(), true));
+        }
+        match newest.owner(tuple.peer) {
+            IpOwner::Pod(pod) => {
+                let (ip, port) = (tuple.peer, tuple.port);
+                Some((vec![Behind { pod, ip, port }], false))
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks the witness at the destination, as often as it is worth.
+    fn inquire(&mut self, mut departed: Departed) {
+        let Some((ends, service)) = self.ends(&departed.tuple) else {
+            return;
+        };
+        let limit = match departed.meant {
+            Meant::Allowed => &mut self.doubting,
+            Meant::Denied | Meant::Mixed => &mut self.proving,
+        };
+        let asked = Asked::of(Side::Source, &departed.attempt.key);
+        if !limit.admits(asked, self.now) {
+            return;
+        }
+        let mut asks = Vec::new();
+        if ends.len() <= ENDS {
+            for end in &ends {
+                let Some(node) = &end.pod.node else {
+                    asks.clear();
+                    break;
+                };
+                let question = question(&departed, &end.pod.uid);
+                asks.push((self.ask_node(node.clone()), question));
+            }
+        }
+        departed.ends = ends;
+        departed.service = service;
+        let purpose = Purpose::Departure(Box::new(departed));
+        self.inquiries
+            .open(purpose, asks, self.now, &mut self.tally);
+    }
+
+    /// The witness at the destination of an attempt has spoken.
+    pub(super) fn departed(&mut self, departed: &Departed, said: &Testimony) {
+        let Departed {
+            attempt,
+            outcome,
+            meant,
+            ..
+        } = departed;
+        let joined = join(attempt.key.protocol, *outcome, said);
+        let reason = match (meant, joined) {
+            // The witness there tells of it.
+            (Meant::Denied | Meant::Mixed, Joined::Delivered | Joined::ReplyLost) => return,
+            (Meant::Denied, Joined::Dropped | Joined::Rejected) => {
+                if matches!(said, Testimony::NotSeen(absence) if shows_the_way(absence, attempt.first))
+                {
+                    self.ledger.judged().denied_stopped += 1;
+                }
+                return;
+            }
+            (Meant::Mixed, Joined::Dropped | Joined::Rejected) => {
+                InconclusiveReason::MixedEndpoints
+            }
+            (Meant::Mixed, Joined::Inconclusive(_)) if matches!(said, Testimony::Incomplete(_)) => {
+                InconclusiveReason::MixedEndpoints
+            }
+            (Meant::Allowed, Joined::Delivered) => {
+                if *outcome != Outcome::Silent {
+                    self.works(attempt, &departed.uid, &departed.tuple);
+                }
+                return;
+            }
+            (_, Joined::Inconclusive(reason)) => reason,
+            (Meant::Allowed, Joined::Dropped | Joined::Rejected | Joined::ReplyLost) => {
+                match self.doubt(departed, joined, said) {
+                    Ok(()) => return,
+                    Err(reason) => reason,
+                }
+            }
+        };
+        self.ledger.inconclusive(reason, 1);
+    }
+
+    /// Holds it against the network that something allowed did not get through.
+    fn doubt(
+        &mut self,
+        departed: &Departed,
+        joined: Joined,
+        said: &Testimony,
+    ) -> Result<(), InconclusiveReason> {
+        let Departed {
+            attempt,
+            uid,
+            tuple,
+            ends,
+            ..
+        } = departed;
+        let [end] = ends.as_slice() else {
+            return Err(InconclusiveReason::MixedEndpoints);
+        };
+        // The answer may have come, and its record was lost.
+        if self.lost_around(attempt) {
+            return Err(InconclusiveReason::RecordsLost);
+        }
+        if attempt.unsure {
+            return Err(InconclusiveReason::FlowBegunBefore);
+        }
+        let (kind, answer) = match joined {
+            Joined::ReplyLost => (FindingKind::ReplyLost, Answer::ReplyLost),
+            Joined::Rejected => (FindingKind::OverBlocked, Answer::Rejected),
+            _ => (FindingKind::OverBlocked, Answer::Dropped),
+        };
+        let way_is_open = match said {
+            Testimony::NotSeen(absence) => shows_the_way(absence, attempt.first),
+            Testimony::Seen(_) => true,
+            Testimony::Incomplete(_) => false,
+        };
+        // Whoever forwards Service addresses may not forward this one (yet).
+        let forwarded = || {
+            let worked = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol));
+            worked.is_some_and(|at| at.0.abs_diff(attempt.first.0) <= WORKED)
+        };
+        if !way_is_open || (departed.service && kind == FindingKind::OverBlocked && !forwarded()) {
+            return Err(InconclusiveReason::NoControl);
+        }
+        let newest = self.history.newest();
+        let newest = newest.ok_or(InconclusiveReason::SnapshotNotReady)?;
+        let held = newest.pod(&end.pod.uid).filter(|pod| !pod.finished);
+        if held.is_none() || newest.is_ready(&end.pod.uid) == Some(false) {
+            return Err(InconclusiveReason::DestinationNotReady);
+        }
+        let own = newest
+            .pod(uid)
+            .ok_or(InconclusiveReason::ExpectationChanged)?;
+        let query = Query {
+            source: Endpoint::Pod(own),
+            source_ip: tuple.own,
+            destination: Endpoint::Pod(&end.pod),
+            destination_ip: end.ip,
+            protocol: tuple.protocol,
+            port: end.port,
+        };
+        let key = expectation::allowed(newest, kind, &query)?;
+        let expected = self
+            .history
+            .expect(tuple, uid, attempt.first, &self.here, &self.settings);
+        match expected {
+            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow) => {}
+            Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
+            Err(open) => return Err(open.reason),
+        }
+        let doubt = Doubt {
+            kind,
+            source: uid.clone(),
+            destination: end.pod.uid.clone(),
+            destination_ip: end.ip,
+            protocol: tuple.protocol,
+            port: end.port,
+        };
+        let sample = Sample {
+            syn: attempt.syn(Side::Source),
+            answer,
+        };
+        let failed = self.doubts.add(doubt, sample);
+        if failed.is_empty() {
+            return Err(InconclusiveReason::TooFewAttempts);
+        }
+        let key = std::sync::Arc::new(key);
+        for sample in failed {
+            let at = sample.syn.at;
+            self.ledger.observe(&key, sample, at, true, self.now);
+            self.standing.stand(&key, at);
+        }
+        Ok(())
+    }
+
+    /// An allowed connection got through and was answered.
+    fn works(&mut self, attempt: &Attempt, uid: &Uid, tuple: &Tuple) {
+        let Some((ends, service)) = self.ends(tuple) else {
+            return;
+        };
+        if service {
+            remember(
+                &mut self.ways,
+                (tuple.peer, tuple.port, tuple.protocol),
+                attempt.first,
+            );
+        }
+        let [end] = ends.as_slice() else {
+            return;
+        };
+        if self.doubts.is_empty() && self.standing.len() == 0 {
+            return;
+        }
+        for kind in [FindingKind::OverBlocked, FindingKind::ReplyLost] {
+            self.doubts.dispel(&Doubt {
+                kind,
+                source: uid.clone(),
+                destination: end.pod.uid.clone(),
+                destination_ip: end.ip,
+                protocol: tuple.protocol,
+                port: end.port,
+            });
+        }
+        let pair = Pair {
+            source: uid.clone(),
+            destination: end.pod.uid.clone(),
+            protocol: tuple.protocol,
+            port: end.port,
+        };
+        let over = self.standing.tried(&pair, attempt.first, true);
+        self.end(over, attempt.first);
+    }
+}
+
+fn remember(ways: &mut HashMap<Way, Instant>, way: Way, at: Instant) {
+    if ways.len() >= WAYS && !ways.contains_key(&way) {
+        ways.retain(|_, worked| worked.plus(WORKED) > at);
+        if ways.len() >= WAYS {
+            return;
+        }
+    }
+    let worked = ways.entry(way).or_insert(at);
+    *worked = at.max(*worked);
+}
+
+/// Whether a reason tells of who sent something, which is no question of what left a pod.
+const fn is_about_a_source(reason: InconclusiveReason) -> bool {
+    matches!(
+        reason,
+        InconclusiveReason::SourceIsNode
+            | InconclusiveReason::SourceUnidentified
+            | InconclusiveReason::SourceAmbiguous
+            | InconclusiveReason::DestinationUnidentified
+    )
+}
+
+/// The question to a pod that an attempt may have reached.
+fn question(departed: &Departed, pod: &Uid) -> Question {
+    let Attempt {
+        key, first, last, ..
+    } = departed.attempt;
+    Question {
+        side: Side::Destination,
+        protocol: key.protocol,
+        tag: key.tag,
+        client: key.client,
+        server: key.server,
+        pod: Some(pod.clone()),
+        asker: Some(departed.uid.clone()),
+        first,
+        last,
+    }
+}

@@ -1,0 +1,404 @@
+//! The judge: records, namespaces and views of the cluster go in, reports come out.
+//!
+//! It is a value that knows no clock. [`Judge::on_record`] only notes; [`Judge::tick`] gives the verdicts, so that
+//! the order in which the records of several CPUs are read does not matter.
+//!
+//! # What can spoil which verdict
+//!
+//! A violation is a positive fact: the SYN was seen at the pod's eth0, and the pod's stack answered or nothing but the stack
+//! could take it. Records lost around it do not make it untrue, nor does an attach that came late. What can make it
+//! untrue is another program on eth0 that may have answered ([`InconclusiveReason::HookShared`]), a doubt about who the two ends
+//! were, and an expectation that was not constant. Who the source was, the witness there says: `arrivals`.
+//!
+//! That something did *not* arrive is said by a complete witness alone, and held against anybody only if something else got
+//! through at that time: `departures`.
+
+mod arrivals;
+mod departures;
+mod reports;
+mod sockets;
+mod witnesses;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use polproof_policy::{Protocol, Snapshot};
+
+use crate::answers::Answers;
+use crate::attempt::{Attempt, AttemptKey, Side, Signal, read};
+use crate::control::Doubts;
+use crate::exposure::Exposures;
+use crate::finding::{FindingDelta, InconclusiveReason};
+use crate::here::Here;
+use crate::history::History;
+use crate::inquiries::{Inquiries, Limit};
+use crate::ledger::Ledger;
+use crate::namespaces::Namespaces;
+use crate::netns::NetnsEvent;
+use crate::record::{Instant, NetnsCookie, Record};
+use crate::recovery::Standing;
+use crate::restored::Restored;
+use crate::settings::Settings;
+use crate::survivor::Survivors;
+use crate::table::Attempts;
+use crate::tally::Tally;
+use crate::udp::{Flows, News};
+use crate::witness::{Question, Testimony};
+
+use arrivals::Sender;
+use departures::Way;
+use witnesses::Purpose;
+
+/// Times of loss remembered.
+const LOSSES: usize = 64;
+
+/// What limits our own questions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    netns: NetnsCookie,
+    peer: IpAddr,
+    protocol: Protocol,
+    port: u16,
+}
+
+impl Asked {
+    /// The connection of an attempt, without its ephemeral port.
+    fn of(side: Side, key: &AttemptKey) -> Self {
+        Self {
+            netns: key.netns,
+            peer: match side {
+                Side::Destination => key.client.ip(),
+                Side::Source => key.server.ip(),
+            },
+            protocol: key.protocol,
+            port: key.server.port(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Judge {
+    settings: Settings,
+    here: Here,
+    destination: Attempts,
+    source: Attempts,
+    flows: Flows,
+    history: History,
+    /// Whether the view of the cluster is complete now.
+    ready: bool,
+    /// When a restart was overcome, or the view became stale.
+    restored_at: Option<Instant>,
+    namespaces: Namespaces,
+    ledger: Ledger,
+    /// From, to.
+    losses: VecDeque<(Instant, Instant)>,
+    now: Instant,
+    /// Something came that attempts may have waited for.
+    news: bool,
+    waiting: bool,
+    due: Vec<u32>,
+    /// Questions of others.
+    answers: Answers,
+    testimonies: Vec<(u64, Testimony)>,
+    /// Those about what a pod here may have been sent, until they are answered: that tells us something, too.
+    questioned: HashMap<u64, Question>,
+    /// Our own.
+    inquiries: Inquiries<Purpose>,
+    confirming: Limit<Asked>,
+    identifying: Limit<Asked>,
+    shouting: Limit<()>,
+    learned: Limit<AttemptKey>,
+    doubting: Limit<Asked>,
+    proving: Limit<Asked>,
+    /// Who sent what arrived, where the address does not tell: as far as witnesses have said.
+    senders: HashMap<AttemptKey, Sender>,
+    /// Addresses inside a pod CIDR that nobody is known to have, since when and until when they send: a new pod's is known
+    /// soon.
+    strangers: HashMap<IpAddr, (Instant, Instant)>,
+    /// When a connection to a Service last worked.
+    ways: HashMap<Way, Instant>,
+    doubts: Doubts,
+    standing: Standing,
+    exposures: Exposures,
+    survivors: Survivors,
+    /// Datagrams of flows that go on, since the last tick.
+    ongoing: Vec<(AttemptKey, Option<Instant>, Instant)>,
+    tally: Tally,
+}
+
+impl Judge {
+    /// A judge that knows nothing yet.
+    pub fn new(here: Here, settings: Settings) -> Self {
+        let second = Instant::SECOND;
+        let limits = settings.max_tuples;
+        Self {
+            here,
+            destination: Attempts::new(Side::Destination, &settings),
+            source: Attempts::new(Side::Source, &settings),
+            flows: Flows::new(&settings),
+            history: History::new(&settings),
+            ready: false,
+            restored_at: None,
+            namespaces: Namespaces::default(),
+            ledger: Ledger::new(settings.max_keys, settings.max_unsettled),
+            losses: VecDeque::new(),
+            now: Instant(0),
+            news: false,
+            waiting: false,
+            due: Vec::new(),
+            answers: Answers::new(settings.max_questions, settings.testimony),
+            testimonies: Vec::new(),
+            questioned: HashMap::new(),
+            inquiries: Inquiries::new(settings.max_inquiries, settings.testimony),
+            confirming: Limit::new(limits, second, 1),
+            identifying: Limit::new(limits, second, 2),
+            shouting: Limit::new(1, second, 8),
+            learned: Limit::new(limits, settings.remember, 1),
+            doubting: Limit::new(limits, 5 * second, 5),
+            proving: Limit::new(limits, 5 * second, 1),
+            senders: HashMap::new(),
+            strangers: HashMap::new(),
+            ways: HashMap::new(),
+            doubts: Doubts::new(settings.max_watched),
+            standing: Standing::new(settings.max_watched),
+            exposures: Exposures::default(),
+            survivors: Survivors::new(settings.max_watched),
+            ongoing: Vec::new(),
+            tally: Tally::default(),
+            settings,
+        }
+    }
+
+    /// Takes over what is left of before a restart. Call it first, then feed the records after the position of
+    /// the last written report.
+    pub fn restore(&mut self, restored: Restored, now: Instant) {
+        for (at, snapshot) in restored.views {
+            self.history.restore(at, snapshot);
+        }
+        for binding in restored.bindings {
+            self.flows.attached(binding.netns, binding.since);
+            self.namespaces.restore(binding, now);
+        }
+        for record in restored.open {
+            match read(&record) {
+                Some((side, key, Signal::Counted(syns))) => {
+                    self.side(side).counted(key, record.at, syns);
+                }
+                _ => self.on_record(record),
+            }
+        }
+        self.flows.restored(now);
+        self.destination.forget_before(now);
+        self.source.forget_before(now);
+        for delta in &restored.unsettled {
+            self.standing.stand(&delta.key, delta.last);
+        }
+        self.ledger
+            .restore(restored.unsettled, restored.settled_until);
+        self.restored_at = Some(now);
+        self.news = true;
+    }
+
+    /// Takes back observed attempts that can never be judged for good: the node was rebooted, and nothing that
+    /// is known now tells of their time.
+    pub fn retract(&mut self, unsettled: Vec<FindingDelta>) {
+        self.ledger.retract(unsettled);
+    }
+
+    fn side(&mut self, side: Side) -> &mut Attempts {
+        match side {
+            Side::Destination => &mut self.destination,
+            Side::Source => &mut self.source,
+        }
+    }
+
+    /// Notes a record.
+    pub fn on_record(&mut self, record: Record) {
+        self.tally.records += 1;
+        let news = match record.protocol {
+            Protocol::Udp => self.flows.read(&record),
+            Protocol::Tcp | Protocol::Sctp => read(&record),
+        };
+        if let Some(news) = news {
+            self.on_news(news, record.at);
+        }
+    }
+
+    fn on_news(&mut self, (side, key, signal): News, at: Instant) {
+        let attempts = self.side(side);
+        match signal {
+            Signal::Syn => attempts.syn(key, at),
+            Signal::Begun { unsure } => attempts.flow(key, at, unsure),
+            Signal::Answer(outcome, told) => attempts.answer(key, outcome, told, at),
+            Signal::GoesOn { forward, begun } => {
+                attempts.goes_on(key, at, forward);
+                if forward
+                    && side == Side::Destination
+                    && self.ongoing.len() < self.settings.max_early
+                {
+                    self.ongoing.push((key, begun, at));
+                }
+            }
+            // Only a restart makes these.
+            Signal::Counted(_) => {}
+        }
+    }
+
+    /// Notes news of a namespace.
+    pub fn on_netns(&mut self, event: &NetnsEvent) {
+        if let NetnsEvent::Attached { netns, since, .. } = event {
+            self.flows.attached(*netns, *since);
+        }
+        if self.namespaces.on_event(event) {
+            self.history.forget();
+        }
+        match event {
+            NetnsEvent::Sockets { netns, at, sockets } => self.on_sockets(*netns, *at, sockets),
+            NetnsEvent::Gone { netns, .. } => self.survivors.gone(*netns),
+            _ => {}
+        }
+        self.news = true;
+    }
+
+    /// Notes a view of the cluster, in force from `at` on. One that is not `ready` is not believed.
+    pub fn on_snapshot(&mut self, at: Instant, snapshot: Snapshot, ready: bool) {
+        self.ready = ready;
+        if ready {
+            self.history.add(at, snapshot, &self.settings);
+            self.news = true;
+        }
+    }
+
+    /// Notes that the view may be behind the cluster since `at` (the API server is away), with what is known of
+    /// the cluster. As over a restart, attempts are shown provisionally for a while, and settled only when a view
+    /// that is up to date agrees: a policy may have been changed meanwhile, and the enforcer may know.
+    pub fn on_stale(&mut self, at: Instant, snapshot: Snapshot) {
+        if self.history.grow_stale(at, snapshot) {
+            self.restored_at = Some(at);
+        }
+        self.news = true;
+    }
+
+    /// Notes the addresses of the node's own network namespace: bridges come with the first pod. One that is missing
+    /// stays the node's for as long as an attempt from it may have to be judged; in doubt nobody is accused.
+    pub fn on_here(&mut self, at: Instant, addresses: Vec<IpAddr>) {
+        if self.here.set(at, addresses) {
+            self.history.forget();
+            self.news = true;
+        }
+    }
+
+    /// Notes that `lost` records were lost at or somewhat before `at`.
+    pub fn on_lost(&mut self, at: Instant, lost: u64) {
+        if lost == 0 {
+            return;
+        }
+        let from = at.minus(Instant::SECOND);
+        if let Some((_, to)) = self.losses.back_mut()
+            && *to >= from
+        {
+            *to = at.max(*to);
+            return;
+        }
+        if self.losses.len() >= LOSSES {
+            self.losses.pop_front();
+        }
+        self.losses.push_back((from, at));
+    }
+
+    fn lost_around(&self, attempt: &Attempt) -> bool {
+        let until = attempt.last.plus(2 * Instant::SECOND);
+        self.losses
+            .iter()
+            .any(|(from, to)| *from <= until && *to >= attempt.first)
+    }
+
+    /// Gives the verdicts that are due. `now` is the time; `horizon` is the time up to which all records have
+    /// been read (but for some milliseconds): the same, unless records are waiting.
+    pub fn tick(&mut self, now: Instant, horizon: Instant) {
+        self.now = self.now.max(now);
+        self.announce_flows(horizon);
+        self.hear(horizon);
+        let mut due = std::mem::take(&mut self.due);
+        self.destination.due(horizon, &mut due);
+        if self.news && self.waiting {
+            self.waiting = false;
+            self.destination.waiting(&mut due);
+            due.dedup();
+        }
+        self.news = false;
+        for slot in &due {
+            self.decide(*slot);
+        }
+        self.source.due(horizon, &mut due);
+        for slot in &due {
+            if let Some(attempt) = self.source.slot(*slot).copied() {
+                self.depart(&attempt);
+            }
+            self.source.close(*slot);
+        }
+        self.due = due;
+        self.follow_flows();
+        // What can be answered from our own memory needs no further tick.
+        self.hear(horizon);
+        self.look_after();
+        let evicted = self.destination.take_evicted();
+        self.ledger
+            .inconclusive(InconclusiveReason::StateEvicted, evicted);
+        self.tally.evicted += evicted + self.source.take_evicted();
+    }
+
+    fn announce_flows(&mut self, horizon: Instant) {
+        let Self {
+            flows,
+            destination,
+            source,
+            ..
+        } = self;
+        flows.due(horizon, &mut |(side, key, signal), at| {
+            let attempts = match side {
+                Side::Destination => &mut *destination,
+                Side::Source => &mut *source,
+            };
+            match signal {
+                Signal::Begun { unsure } => attempts.flow(key, at, unsure),
+                Signal::Answer(outcome, told) => attempts.answer(key, outcome, told, at),
+                Signal::Syn | Signal::GoesOn { .. } | Signal::Counted(_) => {}
+            }
+        });
+    }
+
+    /// What is to be done now and then, whatever came.
+    fn look_after(&mut self) {
+        let now = self.now;
+        self.exposures
+            .close(now, self.settings.grace, self.ledger.exposure());
+        self.check_standing();
+        self.namespaces.expire(now);
+        if self.here.expire(now.minus(self.settings.retention())) {
+            self.history.forget();
+        }
+        let forget = now.minus(self.settings.retention());
+        self.strangers.retain(|_, (_, last)| *last >= forget);
+        let destination = &self.destination;
+        if self.senders.len() >= self.settings.max_inquiries {
+            // Those of attempts that were evicted.
+            self.senders
+                .retain(|key, _| destination.phase(key).is_some());
+        }
+    }
+
+    /// Whether there is a view to judge an attempt of that time by.
+    fn has_view(&self, at: Instant) -> bool {
+        if self.history.is_empty() {
+            return false;
+        }
+        match (self.history.live_from(), self.restored_at) {
+            (Some(_), _) => self.ready,
+            // Provisionally, by the last view there was: it is settled under a live one only.
+            (None, Some(restored)) => at <= restored.plus(self.settings.stale_view),
+            (None, None) => false,
+        }
+    }
+}

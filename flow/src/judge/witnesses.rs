@@ -1,0 +1,217 @@
+//! The traffic between witnesses: what others ask us, and what we ask them.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use polproof_policy::{IpOwner, NamespacedName, Snapshot, Uid};
+
+use crate::answers::{Knowledge, Memories};
+use crate::attempt::{AttemptKey, Side};
+use crate::here::Here;
+use crate::inquiries::OWN;
+use crate::namespaces::Namespaces;
+use crate::record::{Instant, NetnsCookie};
+use crate::recovery::Pair;
+use crate::witness::{Gap, Inquiry, Question, Testimony};
+
+use super::Judge;
+use super::arrivals::Accused;
+use super::departures::Departed;
+
+/// Why we ask.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// Who sent what arrived.
+    Identify(AttemptKey),
+    /// Whether the source of a finding knows it.
+    Confirm(Box<Accused>),
+    /// Whether what left arrived.
+    Departure(Box<Departed>),
+}
+
+impl Judge {
+    /// A question of another witness: an answer follows, at once or when the time that it asks about is over.
+    pub fn on_question(&mut self, id: u64, question: Question) {
+        self.ask(id & !OWN, question);
+    }
+
+    fn ask(&mut self, id: u64, question: Question) {
+        if question.side == Side::Destination
+            && question.asker.is_some()
+            && self.questioned.len() < self.settings.max_questions
+        {
+            self.questioned.insert(id, question.clone());
+        }
+        let mut refused = Vec::new();
+        self.answers.ask(id, question, self.now, &mut refused);
+        for (id, said) in refused {
+            self.answered(id, said);
+        }
+    }
+
+    /// Answers to questions, by the number of the question.
+    pub fn take_testimonies(&mut self) -> Vec<(u64, Testimony)> {
+        std::mem::take(&mut self.testimonies)
+    }
+
+    /// Questions to other witnesses.
+    pub fn take_inquiries(&mut self) -> Vec<Inquiry> {
+        self.inquiries.take()
+    }
+
+    /// The answer to one of our inquiries.
+    pub fn on_testimony(&mut self, id: u64, testimony: Testimony) {
+        self.inquiries.answer(id & !OWN, testimony, &mut self.tally);
+    }
+
+    /// Whether other witnesses can be asked now: the collector is connected.
+    pub fn on_collector(&mut self, connected: bool) {
+        self.inquiries.connect(connected);
+    }
+
+    /// Answers what can be answered, and draws the conclusions from what was.
+    pub(super) fn hear(&mut self, horizon: Instant) {
+        for (id, question) in self.inquiries.take_own() {
+            self.ask(id, question);
+        }
+        let mut said = Vec::new();
+        let known = Known {
+            namespaces: &self.namespaces,
+            newest: self.history.newest(),
+            losses: &self.losses,
+            here: &self.here,
+        };
+        let memories = Memories {
+            destination: self.destination.recent(),
+            source: self.source.recent(),
+        };
+        self.answers
+            .tick(self.now, horizon, memories, &known, &mut said);
+        for (id, testimony) in said {
+            self.answered(id, testimony);
+        }
+        self.inquiries.expire(self.now, &mut self.tally);
+        while let Some((purpose, said)) = self.inquiries.finished() {
+            match purpose {
+                Purpose::Identify(key) => self.identified(key, &said),
+                Purpose::Confirm(accused) => self.confirmed(&accused, &said),
+                Purpose::Departure(departed) => self.departed(&departed, &said),
+            }
+        }
+    }
+
+    /// We have said something, to others or to ourselves.
+    fn answered(&mut self, id: u64, said: Testimony) {
+        if let Some(question) = self.questioned.remove(&id)
+            && let Some(asker) = &question.asker
+        {
+            match &said {
+                Testimony::Seen(_) => self.learn(&question, asker),
+                Testimony::NotSeen(_) => self.stopped(&question, asker),
+                Testimony::Incomplete(_) => {}
+            }
+        }
+        if id & OWN == 0 {
+            match &said {
+                Testimony::Seen(_) => self.tally.answered_seen += 1,
+                Testimony::NotSeen(_) => self.tally.answered_not_seen += 1,
+                Testimony::Incomplete(_) => self.tally.answered_incomplete += 1,
+            }
+            self.testimonies.push((id, said));
+        } else {
+            self.inquiries.answer(id, said, &mut self.tally);
+        }
+    }
+
+    /// Something was sent to a pod here and did not arrive: a finding that such things do may be over.
+    fn stopped(&mut self, question: &Question, asker: &Uid) {
+        let Some(pod) = &question.pod else {
+            return;
+        };
+        let pair = Pair {
+            source: asker.clone(),
+            destination: pod.clone(),
+            protocol: question.protocol,
+            port: question.server.port(),
+        };
+        let over = self.standing.tried(&pair, question.first, false);
+        self.end(over, question.first);
+    }
+
+    pub(super) fn stands_for_others(&self, ip: IpAddr) -> bool {
+        stands_for_others(self.history.newest(), ip)
+    }
+}
+
+/// Whether an address may stand for somebody behind it: any but that of a pod.
+fn stands_for_others(newest: Option<&Snapshot>, ip: IpAddr) -> bool {
+    newest.is_none_or(|newest| !matches!(newest.owner(ip), IpOwner::Pod(_) | IpOwner::Ambiguous))
+}
+
+/// What answering needs to know.
+struct Known<'a> {
+    namespaces: &'a Namespaces,
+    newest: Option<&'a Snapshot>,
+    losses: &'a VecDeque<(Instant, Instant)>,
+    here: &'a Here,
+}
+
+impl Known<'_> {
+    /// Whether every pod of this node has a namespace that is known to be its.
+    fn knows_all(&self) -> bool {
+        self.newest.is_some_and(|newest| {
+            newest
+                .pods()
+                .filter(|pod| {
+                    pod.node.as_ref() == Some(&self.here.node) && !pod.host_network && !pod.finished
+                })
+                .all(|pod| self.namespaces.has(&pod.uid))
+        })
+    }
+}
+
+impl Knowledge for Known<'_> {
+    fn pod(&self, netns: NetnsCookie) -> Option<(NamespacedName, Uid)> {
+        let pod = self.newest?.pod(self.namespaces.pod(netns)?)?;
+        Some((pod.id.clone(), pod.uid.clone()))
+    }
+
+    fn namespaces(
+        &self,
+        pod: Option<&Uid>,
+        from: Instant,
+        to: Instant,
+        each: &mut dyn FnMut(NetnsCookie),
+    ) -> bool {
+        self.namespaces.between(pod, from, to, each) && (pod.is_some() || self.knows_all())
+    }
+
+    fn gap(&self, netns: NetnsCookie, from: Instant, to: Instant) -> Option<Gap> {
+        self.namespaces.gap(netns, from, to)
+    }
+
+    fn lost(&self, from: Instant, to: Instant) -> Option<Gap> {
+        self.losses
+            .iter()
+            .any(|(lost_from, lost_to)| *lost_from <= to && *lost_to >= from)
+            .then_some(Gap::RecordsLost)
+    }
+
+    fn same_node(&self, client: IpAddr, asker: &Uid, _at: Instant) -> bool {
+        let Some(newest) = self.newest else {
+            return false;
+        };
+        match newest.owner(client) {
+            IpOwner::Pod(pod) => {
+                pod.uid == *asker
+                    || (pod.node.is_some()
+                        && newest.pod(asker).map(|asker| &asker.node) == Some(&pod.node))
+            }
+            _ => false,
+        }
+    }
+
+    fn stands_for_others(&self, ip: IpAddr) -> bool {
+        stands_for_others(self.newest, ip)
+    }
+}

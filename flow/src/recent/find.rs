@@ -1,0 +1,263 @@
+//! Finding the attempt that a question is about.
+//!
+//! The tag of TCP and SCTP survives every translation, but it is a number of 32 bits, and a busy node has seen many: a match must be near in
+//! time, and what differs in its addresses must be explained by a translation, of which the result is never the address of another pod.
+//!
+//! UDP has no tag, and the kernel records a tuple (both addresses, the lower port, the crossing) at most once in [`UDP_HELD`]. So a record of
+//! the last half minute hides the datagram asked about, a client that may be somebody else hides everybody, and what cannot be told apart is
+//! unclear.
+
+use std::net::IpAddr;
+
+use polproof_policy::Protocol;
+
+use super::{CLIENT, NETNS, Recent, Remembered, TAG, WALK, chains};
+use crate::record::{Instant, NetnsCookie};
+use crate::witness::{Gap, Question, Side};
+
+/// How wrong the times in a question may be.
+pub(crate) const SLACK: u64 = 2 * Instant::SECOND;
+/// For how long the kernel says nothing of a UDP tuple after a record of it, and a second for its clock's sake.
+pub(crate) const UDP_HELD: u64 = 31 * Instant::SECOND;
+/// A match of the tag that misses the asked time by less is no chance, but the times are wrong.
+const NEAR: u64 = 30 * Instant::SECOND;
+/// The longest walk along the attempts of one namespace.
+const NETNS_WALK: usize = 8_192;
+
+/// What memory says of a question.
+#[derive(Debug)]
+pub(crate) enum Match<'a> {
+    /// This is it.
+    Seen(&'a Remembered),
+    /// Something may be it.
+    Unclear(Gap),
+    /// Nothing is like it.
+    Nothing,
+}
+
+impl Recent {
+    /// The attempt that a question is about, if it is remembered and there is no doubt. `stands` says whether an address may stand for
+    /// somebody else behind it: any but that of a pod.
+    #[allow(dead_code, reason = "for verdicts")]
+    pub(crate) fn find(
+        &self,
+        question: &Question,
+        stands: &dyn Fn(IpAddr) -> bool,
+    ) -> Option<&Remembered> {
+        match self.look(question, stands) {
+            Match::Seen(found) => Some(found),
+            Match::Unclear(_) | Match::Nothing => None,
+        }
+    }
+
+    /// What memory says of a question; see [`Self::find`].
+    pub(crate) fn look(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
+        match question.protocol {
+            Protocol::Tcp | Protocol::Sctp => self.look_by_tag(question, stands),
+            Protocol::Udp => self.look_by_client(question, stands),
+        }
+    }
+
+    fn look_by_tag(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
+        let mut best: Option<(_, &Remembered)> = None;
+        let mut unclear = None;
+        let (tag, _) = chains(
+            question.protocol,
+            question.tag,
+            question.client,
+            question.server,
+        );
+        let mut left = WALK;
+        for (_, entry) in self.walk(TAG, self.head(TAG, &tag)) {
+            if left == 0 {
+                unclear = Some(Gap::Overloaded);
+                break;
+            }
+            left -= 1;
+            if entry.tag != question.tag
+                || entry.protocol != question.protocol
+                || entry.client.is_ipv4() != question.client.is_ipv4()
+                || !overlaps(entry, question, NEAR, NEAR)
+            {
+                continue;
+            }
+            if !overlaps(entry, question, SLACK, SLACK) {
+                unclear = Some(Gap::TooOld);
+            } else if !explained(entry, question, stands) {
+                unclear = Some(Gap::PodUnknown);
+            } else {
+                let rank = (
+                    entry.client() == question.client,
+                    entry.server() == question.server,
+                    entry.client_port == question.client.port(),
+                    entry.server_port == question.server.port(),
+                    std::cmp::Reverse(entry.first.0.abs_diff(question.first.0)),
+                );
+                if best.as_ref().is_none_or(|(held, _)| rank > *held) {
+                    best = Some((rank, entry));
+                }
+            }
+        }
+        match (best, unclear) {
+            (Some((_, found)), _) => Match::Seen(found),
+            (None, Some(gap)) => Match::Unclear(gap),
+            (None, None) => Match::Nothing,
+        }
+    }
+
+    fn look_by_client(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
+        let (exact, like) = chains(question.protocol, 0, question.client, question.server);
+        let mut best: Option<(_, &Remembered)> = None;
+        let mut unclear = None;
+        let mut left = WALK;
+        // Who sent it is told by any packet of the flow; that it was delivered then, by one of that time only.
+        let before = match question.side {
+            Side::Source => UDP_HELD,
+            Side::Destination => SLACK,
+        };
+        let walks = [
+            self.walk(TAG, self.head(TAG, &exact)),
+            self.walk(CLIENT, self.head(CLIENT, &like)),
+        ];
+        for (_, entry) in walks.into_iter().flatten() {
+            if left == 0 {
+                unclear = Some(Gap::Overloaded);
+                break;
+            }
+            left -= 1;
+            if entry.protocol != Protocol::Udp
+                || entry.client != question.client.ip()
+                || !explained(entry, question, stands)
+                || !overlaps(entry, question, UDP_HELD, SLACK)
+            {
+                continue;
+            }
+            let same_port = entry.server_port == question.server.port();
+            let same_client = entry.client_port == question.client.port();
+            if entry.server == question.server.ip() && !same_port || !same_port && !same_client {
+                continue;
+            }
+            if !overlaps(entry, question, before, SLACK) {
+                unclear = unclear.or(Some(Gap::NotSampled));
+                continue;
+            }
+            let rank = (
+                same_client,
+                same_port,
+                std::cmp::Reverse(entry.first.0.abs_diff(question.first.0)),
+            );
+            match &best {
+                // One socket that talks to two servers behind one address: which of them was it?
+                Some((_, held)) if held.server_port != entry.server_port && !same_port => {
+                    unclear = Some(Gap::Overloaded);
+                }
+                Some((held, _)) if *held >= rank => {}
+                _ => best = Some((rank, entry)),
+            }
+        }
+        match (best, unclear) {
+            (_, Some(Gap::Overloaded)) => Match::Unclear(Gap::Overloaded),
+            (Some((_, found)), _) => Match::Seen(found),
+            (None, Some(gap)) => Match::Unclear(gap),
+            (None, None) => Match::Nothing,
+        }
+    }
+
+    /// Whether something in a namespace may be the UDP flow that was asked about, though nothing says that it is.
+    pub(crate) fn may_hide(
+        &self,
+        netns: NetnsCookie,
+        question: &Question,
+        stands: &dyn Fn(IpAddr) -> bool,
+    ) -> Option<Gap> {
+        let from = question.first.minus(UDP_HELD);
+        for (n, entry) in self.of(netns, from).enumerate() {
+            if n >= NETNS_WALK {
+                return Some(Gap::Overloaded);
+            }
+            if entry.protocol != Protocol::Udp || !overlaps(entry, question, UDP_HELD, SLACK) {
+                continue;
+            }
+            let client = entry.client == question.client.ip() || stands(entry.client);
+            let server =
+                entry.server_port == question.server.port() || entry.server != question.server.ip();
+            if client && server {
+                return Some(Gap::NotSampled);
+            }
+        }
+        None
+    }
+
+    /// Attempts that were delivered to a namespace between two moments, and answered there.
+    pub(crate) fn controls(
+        &self,
+        netns: NetnsCookie,
+        from: Instant,
+        to: Instant,
+    ) -> impl Iterator<Item = &Remembered> {
+        use crate::witness::Seen::{Accepted, Refused};
+        self.of(netns, from).take(NETNS_WALK).filter(move |entry| {
+            !entry.goes_on
+                && matches!(entry.outcome, Accepted | Refused)
+                && (from..=to).contains(&entry.first)
+        })
+    }
+
+    /// What was written down of a namespace since `from`, the latest first.
+    fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = &Remembered> {
+        let latest = self.latest.get(&netns).copied();
+        let start = latest.unwrap_or_else(|| self.next.wrapping_sub(u32::MAX / 2));
+        // Records of two CPUs, and those read again after a restart, are not quite in order.
+        let from = from.minus(Instant::SECOND);
+        self.walk(NETNS, start)
+            .map(|(_, entry)| entry)
+            .take_while(move |entry| entry.netns == netns)
+            .take_while(move |entry| {
+                entry.first.plus(u64::from(entry.written) * super::MICRO) >= from
+            })
+    }
+
+    /// Whether a SYN into a pod at that time crossed one that the pod had sent itself, between the same two ports: the two ends open one
+    /// connection together, and this is no second one.
+    pub(crate) fn crossed(
+        &self,
+        netns: NetnsCookie,
+        protocol: Protocol,
+        own: std::net::SocketAddr,
+        peer: std::net::SocketAddr,
+        at: Instant,
+    ) -> bool {
+        if protocol == Protocol::Udp {
+            return false;
+        }
+        let (_, client) = chains(protocol, 0, own, peer);
+        self.walk(CLIENT, self.head(CLIENT, &client))
+            .take(WALK)
+            .map(|(_, entry)| entry)
+            .any(|entry| {
+                entry.netns == netns
+                    && entry.protocol == protocol
+                    && entry.client() == own
+                    && entry.server() == peer
+                    && entry.first <= at
+                    && entry.last().plus(NEAR) >= at
+                    && entry.answered().is_none_or(|answered| answered >= at)
+            })
+    }
+}
+
+/// Whether an attempt was there between the asked moments, give or take.
+fn overlaps(entry: &Remembered, question: &Question, before: u64, after: u64) -> bool {
+    entry.last().plus(before) >= question.first && entry.first <= question.last.plus(after)
+}
+
+/// Whether the addresses are the same, or translated on the way: the destination sees a translated client, the source a translated server.
+fn explained(entry: &Remembered, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> bool {
+    let (client, server) = (question.client.ip(), question.server.ip());
+    let (seen_client, called_server) = match question.side {
+        Side::Destination => (entry.client, server),
+        Side::Source => (client, entry.server),
+    };
+    (entry.client == client || stands(seen_client))
+        && (entry.server == server || stands(called_server))
+}

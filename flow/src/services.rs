@@ -1,0 +1,130 @@
+//! Connections to an address behind which several ends may be: a Service's, or a node's where it forwards a node port.
+//!
+//! Which end it will be is decided on the way. If the policies say the same of all, it does not matter.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use polproof_policy::model::{Pod, Service, ServicePort};
+use polproof_policy::{
+    Backend, Endpoint, Expectation, Family, IpOwner, Query, Snapshot, UnknownReason,
+};
+
+use crate::expectation::{Call, Denial, Tuple, denied};
+use crate::finding::InconclusiveReason;
+use crate::here::Here;
+
+/// Ends that are looked at: of more it is not known what is expected.
+const BOUND: usize = 64;
+
+/// The Service that a pod connects to with this address and port.
+pub(crate) fn at<'s>(
+    snapshot: &'s Snapshot,
+    here: &Here,
+    tuple: &Tuple,
+) -> Option<(&'s Arc<Service>, &'s ServicePort)> {
+    let found = snapshot.service_at(tuple.peer, tuple.protocol, tuple.port);
+    found.or_else(|| {
+        let node = here.has(tuple.peer) || matches!(snapshot.owner(tuple.peer), IpOwner::Node(_));
+        node.then(|| snapshot.service_at_node_port(tuple.protocol, tuple.port))?
+    })
+}
+
+/// An end behind a Service.
+#[derive(Clone, Debug)]
+pub(crate) struct Behind {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) ip: IpAddr,
+    pub(crate) port: u16,
+}
+
+/// The pods behind a Service that may be reached from this address; `None` if there are others than pods, or too many.
+pub(crate) fn behind(
+    snapshot: &Snapshot,
+    own: IpAddr,
+    service: &Service,
+    entry: &ServicePort,
+) -> Option<Vec<Behind>> {
+    let mut found: Vec<Behind> = Vec::new();
+    for backend in snapshot.backends(service, entry) {
+        if !backend.live || Family::of(backend.ip) != Family::of(own) {
+            continue;
+        }
+        let (ip, port) = (backend.ip, backend.port);
+        let pod = pod_of(snapshot, &backend)?;
+        if found.len() >= BOUND {
+            return None;
+        }
+        if !found.iter().any(|held| held.ip == ip && held.port == port) {
+            found.push(Behind { pod, ip, port });
+        }
+    }
+    Some(found)
+}
+
+fn pod_of(snapshot: &Snapshot, backend: &Backend) -> Option<Arc<Pod>> {
+    if let Some(pod) = backend.pod.as_ref().and_then(|uid| snapshot.pod(uid)) {
+        return (!pod.finished && !pod.host_network).then(|| Arc::clone(pod));
+    }
+    match snapshot.owner(backend.ip) {
+        IpOwner::Pod(pod) => Some(pod),
+        _ => None,
+    }
+}
+
+/// What is expected of a connection from a pod to a Service, whichever end it reaches.
+pub(crate) fn expected(
+    snapshot: &Snapshot,
+    tuple: &Tuple,
+    own: &Pod,
+    service: &Service,
+    entry: &ServicePort,
+) -> Call {
+    let Some(behind) = behind(snapshot, tuple.own, service, entry) else {
+        return Call::Undecided(InconclusiveReason::MixedEndpoints);
+    };
+    let (mut allow, mut deny, mut unknown): (bool, Option<Denial>, _) = (false, None, None);
+    for end in &behind {
+        if end.pod.uid == own.uid {
+            // It may reach itself, whatever the policies say.
+            allow = true;
+            continue;
+        }
+        let query = Query {
+            source: Endpoint::Pod(own),
+            source_ip: tuple.own,
+            destination: Endpoint::Pod(&end.pod),
+            destination_ip: end.ip,
+            protocol: tuple.protocol,
+            port: end.port,
+        };
+        let verdict = snapshot.evaluate(&query);
+        match verdict.expectation() {
+            Expectation::Allow => allow = true,
+            // Which address it is compared with depends on where it is rewritten.
+            Expectation::Unknown(UnknownReason::IpBlockOnPod) => {
+                unknown = Some(InconclusiveReason::TranslatedAddress);
+            }
+            Expectation::Unknown(_) => unknown = Some(InconclusiveReason::ExpectationUnknown),
+            Expectation::Deny => match (denied(snapshot, &verdict, &query), &mut deny) {
+                (Call::Deny(new), None) => {
+                    deny = Some(Denial {
+                        key: Arc::clone(&new.key),
+                        policies: new.policies.clone(),
+                    });
+                }
+                (Call::Deny(new), Some(held)) => held.policies.extend(new.policies.iter().cloned()),
+                (Call::Undecided(reason), _) => unknown = Some(reason),
+                (Call::Allow | Call::Exempt, _) => allow = true,
+            },
+        }
+    }
+    match (allow, deny, unknown) {
+        (true, Some(_), _) => Call::Undecided(InconclusiveReason::MixedEndpoints),
+        (_, _, Some(reason)) => Call::Undecided(reason),
+        (true, None, None) => Call::Allow,
+        (false, Some(denial), None) => Call::Deny(Arc::new(denial)),
+        // Nobody takes it.
+        (false, None, None) => Call::Undecided(InconclusiveReason::DestinationNotReady),
+    }
+}

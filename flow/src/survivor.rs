@@ -1,0 +1,192 @@
+//! Connections that are older than the policies that deny them: the API leaves to implementations whether those are cut.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::finding::FindingKey;
+use crate::record::{Instant, NetnsCookie};
+
+/// When a connection began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// Its first packet was seen, and it was not denied then.
+    Allowed(Instant),
+    /// Its first packet was seen when it was denied already: it is no survivor.
+    Denied,
+    /// Before anything that is remembered, and so at least as old as this.
+    BeforeUs(Instant),
+    /// No later than this; its first packet was missed.
+    Missed(Instant),
+}
+
+impl Birth {
+    /// Whether it began before what denies it, which has been so since then (or for longer, unless `begun`), and how old it
+    /// is at least.
+    pub(crate) fn before(self, since: Instant, begun: bool) -> Option<Instant> {
+        match self {
+            Self::Allowed(at) => Some(at),
+            Self::Denied => None,
+            Self::BeforeUs(at) => (!begun || at <= since).then_some(at),
+            Self::Missed(at) => (at <= since).then_some(at),
+        }
+    }
+}
+
+/// Which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Connection {
+    /// A socket, by its cookie.
+    Socket(NetnsCookie, u64),
+    /// A UDP flow: who sends to which port.
+    Flow(NetnsCookie, IpAddr, IpAddr, u16),
+}
+
+impl Connection {
+    const fn netns(&self) -> NetnsCookie {
+        match self {
+            Self::Socket(netns, _) | Self::Flow(netns, ..) => *netns,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    birth: Birth,
+    seen: Instant,
+    reported: Option<Arc<FindingKey>>,
+}
+
+/// The established connections that are followed.
+#[derive(Debug)]
+pub(crate) struct Survivors {
+    bound: usize,
+    held: HashMap<Connection, Held>,
+    /// How many connections of each finding are there.
+    counts: HashMap<Arc<FindingKey>, u64>,
+    /// Namespaces whose sockets were listed before.
+    listed: HashSet<NetnsCookie>,
+}
+
+impl Survivors {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            bound: bound.max(1),
+            held: HashMap::new(),
+            counts: HashMap::new(),
+            listed: HashSet::new(),
+        }
+    }
+
+    /// Connections that are followed.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether the sockets of a namespace were listed before.
+    pub(crate) fn was_listed(&self, netns: NetnsCookie) -> bool {
+        self.listed.contains(&netns)
+    }
+
+    /// A connection is there; `birth` finds out when it began if it is a new one. Gives that, unless it was reported.
+    pub(crate) fn see(
+        &mut self,
+        connection: Connection,
+        at: Instant,
+        birth: impl FnOnce() -> Birth,
+    ) -> Option<Birth> {
+        if let Some(held) = self.held.get_mut(&connection) {
+            held.seen = held.seen.max(at);
+            return held.reported.is_none().then_some(held.birth);
+        }
+        if self.held.len() >= self.bound {
+            return None;
+        }
+        let birth = birth();
+        let held = Held {
+            birth,
+            seen: at,
+            reported: None,
+        };
+        self.held.insert(connection, held);
+        Some(birth)
+    }
+
+    /// The finding that tells of a connection.
+    pub(crate) fn report(&mut self, connection: &Connection, key: &Arc<FindingKey>) {
+        if let Some(held) = self.held.get_mut(connection)
+            && held.reported.is_none()
+        {
+            held.reported = Some(Arc::clone(key));
+            *self.counts.entry(Arc::clone(key)).or_default() += 1;
+        }
+    }
+
+    /// The sockets of a namespace have all been listed at `at`: those that were not seen have ended. Gives the findings of
+    /// which none is left.
+    pub(crate) fn listed(&mut self, netns: NetnsCookie, at: Instant) -> Vec<Arc<FindingKey>> {
+        if self.listed.len() < self.bound {
+            self.listed.insert(netns);
+        }
+        self.end(|connection, held| {
+            matches!(connection, Connection::Socket(of, _) if *of == netns) && held.seen < at
+        })
+    }
+
+    /// A namespace is gone with everything in it.
+    pub(crate) fn gone(&mut self, netns: NetnsCookie) {
+        self.listed.remove(&netns);
+        self.end(|connection, _| connection.netns() == netns);
+    }
+
+    /// UDP flows of which nothing was recorded since then have ended.
+    pub(crate) fn silent(&mut self, since: Instant) -> Vec<Arc<FindingKey>> {
+        self.end(|connection, held| matches!(connection, Connection::Flow(..)) && held.seen < since)
+    }
+
+    fn end(&mut self, ended: impl Fn(&Connection, &Held) -> bool) -> Vec<Arc<FindingKey>> {
+        let mut last = Vec::new();
+        let counts = &mut self.counts;
+        self.held.retain(|connection, held| {
+            if !ended(connection, held) {
+                return true;
+            }
+            if let Some(key) = &held.reported
+                && let Some(count) = counts.get_mut(key)
+            {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    counts.remove(key);
+                    last.push(Arc::clone(key));
+                }
+            }
+            false
+        });
+        last.sort();
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_came_first() {
+        let at = Instant(100);
+        for (birth, since, begun, older) in [
+            (Birth::Allowed(at), Instant(200), true, true),
+            (Birth::Denied, Instant(200), true, false),
+            (Birth::BeforeUs(at), Instant(200), true, true),
+            (Birth::BeforeUs(at), Instant(50), true, false),
+            // What was first is not known; both are older than we are.
+            (Birth::BeforeUs(at), Instant(50), false, true),
+            (Birth::Missed(at), Instant(200), true, true),
+            (Birth::Missed(at), Instant(50), false, false),
+        ] {
+            let before = birth.before(since, begun);
+            assert_eq!(before.is_some(), older, "{birth:?} {since:?} {begun}");
+            assert!(before.is_none_or(|before| before == at));
+        }
+    }
+}

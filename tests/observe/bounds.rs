@@ -1,0 +1,114 @@
+//! What is not observed, and how much at most.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use polproof_flow::record::Event;
+
+use crate::frames::{self, UDP, udp};
+use crate::world::{self, B4, Pair, inside};
+
+pub(crate) const TESTS: [world::Test; 2] = [
+    ("a_second_interface_gives_no_records", second_interface),
+    ("a_flood_of_tuples_is_bounded_and_told", flood),
+];
+
+/// Only the cluster network is judged, and that is eth0: what multus and its like add is none of policies' business.
+fn second_interface() -> Result<()> {
+    let pair = Pair::new()?;
+    let (mut observer, mut ring) = world::open(&pair.bpf)?;
+    world::attach(&mut observer, &pair.a)?;
+    world::attach(&mut observer, &pair.b)?;
+    inside(
+        &pair.a,
+        &format!(
+            "ip link add eth1 type veth peer name eth1 netns {}",
+            pair.b.path().display()
+        ),
+    )?;
+    for (netns, address) in [(&pair.a, "10.78.0.1"), (&pair.b, "10.78.0.2")] {
+        inside(netns, &format!("ip addr add {address}/24 dev eth1"))?;
+        inside(netns, "ip link set eth1 up")?;
+    }
+    let (second, to) = world::listen(&pair.b, "10.78.0.2")?;
+    let _kept = world::connect(&pair.a, to)?.context("connect by eth1")?;
+    ensure!(second.accept()?.1.ip() == "10.78.0.1".parse::<std::net::IpAddr>()?);
+    // And by eth0, which marks the end.
+    let (_first, to) = world::listen(&pair.b, B4)?;
+    let _kept_too = world::connect(&pair.a, to)?.context("connect by eth0")?;
+    let (records, _) = world::read_until(&mut ring, "4 records", |records| records.len() >= 4)?;
+    ensure!(
+        records
+            .iter()
+            .all(|record| { record.source.ip() == to.ip() || record.destination.ip() == to.ip() }),
+        "{records:#?}"
+    );
+    ensure!(observer.counters()?.records == 4);
+    Ok(())
+}
+
+/// Datagram records of a CPU: at once, and for each second.
+const BURST: u64 = 4_000;
+const RATE: f64 = 2_000.0;
+
+fn flood() -> Result<()> {
+    let pair = Pair::new()?;
+    let (mut observer, mut ring) = world::open_with(&pair.bpf, 16 << 20)?;
+    world::attach(&mut observer, &pair.b)?;
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    let count = 8 * BURST * cpus;
+    let sent: Vec<_> = (0..count)
+        .map(|index| {
+            let mut frame = frames::v4(&[], 0, UDP, &udp(40_000, 53));
+            let source = Ipv4Addr::from(0x0a4d_0000 + u32::try_from(index).unwrap());
+            frame[26..30].copy_from_slice(&source.octets());
+            frame
+        })
+        .collect();
+    let start = Instant::now();
+    frames::send(&pair.a, &sent)?;
+    let elapsed = start.elapsed().as_secs_f64();
+    let counters = observer.counters()?;
+    let (records, outcome) = world::read_until(&mut ring, "what was recorded", |records| {
+        records.len() as u64 + counters.datagrams_sampled >= count
+    })?;
+    let most = cpus * BURST + (RATE * elapsed * cpus as f64).ceil() as u64;
+    let recorded = records.len() as u64;
+    ensure!(
+        recorded <= most,
+        "{recorded} records in {elapsed} s, at most {most} expected"
+    );
+    // Both counted, with nothing in between.
+    ensure!(
+        recorded + counters.datagrams_sampled == count,
+        "{counters:?}"
+    );
+    ensure!(recorded >= BURST / 2, "{recorded}");
+    let span = outcome.sampled_in.context("no notice in the stream")?;
+    ensure!(span.from < span.to);
+    ensure!(
+        outcome.lost == 0 && outcome.unparsed_in.is_none(),
+        "{outcome:?}"
+    );
+    // What was recorded is known, and what was left out is not: it is recorded when there is room again.
+    let known: HashSet<SocketAddr> = records.iter().map(|record| record.source).collect();
+    let (left, again): (Vec<_>, Vec<_>) = sent.iter().cloned().partition(|frame| {
+        let octets: [u8; 4] = frame[26..30].try_into().unwrap();
+        !known.contains(&SocketAddr::from((octets, 40_000)))
+    });
+    frames::send(&pair.a, again.get(again.len() - 1000..).context("records")?)?;
+    world::wait_until("a tuple that was left out is recorded", || {
+        frames::send(&pair.a, left.get(..1).context("something was left out")?)?;
+        let mut out = Vec::new();
+        ring.read(&mut out, 100);
+        ensure!(
+            out.iter()
+                .all(|(_, record)| record.event == Event::Datagram
+                    && !known.contains(&record.source)),
+            "{out:#?}"
+        );
+        Ok(!out.is_empty())
+    })
+}
