@@ -311,7 +311,7 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     let mut nodes = called(&[("server", SERVER, true)]);
     thrice(&mut nodes, false);
     assert!(nodes.books[A].findings.is_empty());
-    assert_eq!(nodes.books[A].reasons(), [(Reason::NoControl, 3)]);
+    assert_eq!(nodes.books[A].reasons(), [(Reason::MixedEndpoints, 3)]);
 
     let mut nodes = called(&[("server", SERVER, true)]);
     thrice(&mut nodes, true);
@@ -348,4 +348,20 @@ fn a_pod_that_is_not_ready_is_not_over_blocked() {
     nodes.run(140.0);
     assert!(nodes.books[A].findings.is_empty());
     assert_eq!(nodes.books[A].reasons(), [(Reason::DestinationNotReady, 3)]);
+}
+
+#[test]
+fn what_a_node_forwards_is_not_over_blocked() {
+    let mut nodes = called(&[("server", SERVER, true)]);
+    let port = ("192.168.0.1", 30_080);
+    nodes.translated(FRIEND, SERVER, port, "192.168.0.1", Fate::Accepted);
+    for _ in 0..3 {
+        nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+        nodes.translated(FRIEND, SERVER, port, "192.168.0.1", Fate::Dropped);
+        let next = nodes.now + 1.0;
+        nodes.run(next);
+    }
+    nodes.run(140.0);
+    assert!(nodes.books[A].findings.is_empty());
+    assert_eq!(nodes.books[A].reasons(), [(Reason::TranslatedAddress, 3)]);
 }

@@ -303,8 +303,18 @@ impl Judge {
             let worked = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol));
             worked.is_some_and(|at| at.0.abs_diff(attempt.first.0) <= WORKED)
         };
-        if !way_is_open || (departed.service && kind == FindingKind::OverBlocked && !forwarded()) {
+        if !way_is_open {
             return Err(InconclusiveReason::NoControl);
+        }
+        if departed.service && kind == FindingKind::OverBlocked {
+            // A node masquerades what it forwards: whether policies are asked before that or after it, the API leaves open.
+            if self.is_node(tuple.peer) {
+                return Err(InconclusiveReason::TranslatedAddress);
+            }
+            // Where it would have gone was seen by nobody.
+            if !forwarded() {
+                return Err(InconclusiveReason::MixedEndpoints);
+            }
         }
         let newest = self.history.newest();
         let newest = newest.ok_or(InconclusiveReason::SnapshotNotReady)?;
@@ -355,6 +365,14 @@ impl Judge {
             self.standing.stand(&key, at);
         }
         Ok(())
+    }
+
+    fn is_node(&self, ip: IpAddr) -> bool {
+        self.here.has(ip)
+            || self
+                .history
+                .newest()
+                .is_some_and(|newest| matches!(newest.owner(ip), IpOwner::Node(_)))
     }
 
     /// An allowed connection got through and was answered.
