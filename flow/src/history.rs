@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use polproof_policy::{Kind, Snapshot, Uid};
+use polproof_policy::{Snapshot, Uid};
 
-use crate::expectation::{Call, Judgement, Tuple, judge, tells_of_allowance};
-use crate::finding::{End, FindingKey, FindingKind, InconclusiveReason};
+use crate::expectation::{Call, Judgement, Tuple, judge};
+use crate::finding::{FindingKind, InconclusiveReason};
 use crate::here::Here;
 use crate::memo::Memo;
 use crate::record::Instant;
@@ -408,70 +408,6 @@ impl History {
         })
     }
 
-    /// Whether what a finding tells of held from its first attempt to the aftermath of its last.
-    ///
-    /// The key itself says what held when the attempts were observed, and that it had held for the grace time.
-    /// So it is enough that every view from then on says the same: the same ends, and at least one of the same
-    /// policies in the same generation, throughout. Where there is a gap (the agent was not running), the first
-    /// view after it takes part: both banks of the gap must agree. What that cannot see is a change that was
-    /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
-    /// put on again.
-    ///
-    /// A pod that has ended meanwhile was what it was: its policies are enough then. A new one was not known at first.
-    pub(crate) fn upholds(
-        &mut self,
-        key: &FindingKey,
-        first: Instant,
-        last: Instant,
-        here: &Here,
-        settings: &Settings,
-    ) -> bool {
-        let Some((tuple, uid)) = crate::keys::question(key) else {
-            return false;
-        };
-        // A connection may be older than the policies that deny it.
-        let first = match key.kind {
-            FindingKind::Survivor => last,
-            _ => first,
-        };
-        let until = last
-            .plus(settings.after())
-            .max(self.live_from.unwrap_or(last));
-        let then = self
-            .views
-            .partition_point(|view| view.at <= first)
-            .saturating_sub(1);
-        let mut held: Option<Judgement> = None;
-        for view in self.views.iter().skip(then) {
-            if view.at > until && held.is_some() {
-                break;
-            }
-            self.evaluations += 1;
-            let now = judge(&view.snapshot, here, &tuple, uid);
-            if !now.upholds(key) {
-                if held.is_none()
-                    && key.kind == FindingKind::StartupGap
-                    && now.is_unknown(&tuple)
-                    && view.at <= first.plus(settings.identify)
-                {
-                    continue;
-                }
-                if held.is_some() && has_ended(key, view) {
-                    continue;
-                }
-                return false;
-            }
-            held = match held {
-                None => Some(now),
-                Some(before) => match before.through(&now) {
-                    Some(through) => Some(through),
-                    None => return false,
-                },
-            };
-        }
-        held.is_some()
-    }
-
     /// The newest view.
     pub(crate) fn newest(&self) -> Option<&Snapshot> {
         self.views.back().map(|view| &view.snapshot)
@@ -483,25 +419,4 @@ impl History {
         self.evaluations += 1;
         Some(judge(&view.snapshot, here, tuple, uid))
     }
-}
-
-/// Whether one of the pods is gone in a view, and a policy that decided is as it was (or none did).
-fn has_ended(key: &FindingKey, view: &View) -> bool {
-    let gone = |end: &End| match end {
-        End::Pod(_, uid) => view.snapshot.pod(uid).is_none_or(|pod| pod.finished),
-        End::Node(_) | End::External => false,
-    };
-    let stands = |policy: &crate::finding::DecidingPolicy| {
-        let snapshot = &view.snapshot;
-        match policy.kind {
-            Kind::NetworkPolicy => snapshot
-                .policy_named(&policy.id)
-                .is_some_and(|held| held.uid == policy.uid && held.generation == policy.generation),
-            _ => snapshot
-                .admin_policies()
-                .any(|held| held.uid == policy.uid && held.generation == policy.generation),
-        }
-    };
-    (gone(&key.source) || gone(&key.destination))
-        && (tells_of_allowance(key.kind) || key.policies.iter().any(stands))
 }

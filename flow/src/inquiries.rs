@@ -174,6 +174,9 @@ impl<P> Inquiries<P> {
         if gone || self.questions.len() > 2 * self.cases.len() + 64 {
             let cases = &self.cases;
             self.questions.retain(|_, case| cases.contains_key(case));
+            let questions = &self.questions;
+            self.out
+                .retain(|inquiry| questions.contains_key(&inquiry.id));
         }
     }
 

@@ -31,6 +31,7 @@ mod recovery;
 mod restored;
 mod services;
 mod settings;
+mod settled;
 mod startup;
 mod survivor;
 mod table;

@@ -28,7 +28,7 @@ fn socket(client: At, port: u16, cookie: u64) -> OpenSocket {
     OpenSocket {
         protocol: Protocol::Tcp,
         local: SocketAddr::new(ip(SERVER.1), port),
-        remote: SocketAddr::new(ip(client.1), 20_000 + cookie as u16),
+        remote: SocketAddr::new(ip(client.1), u16::try_from(20_000 + cookie).unwrap()),
         inbound: true,
         cookie,
         heard: None,

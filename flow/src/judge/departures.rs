@@ -121,7 +121,7 @@ impl Judge {
             Err(open) if open.reason == InconclusiveReason::MixedEndpoints => Meant::Mixed,
             // A port of a node may be forwarded to a pod: its witness has to learn who called.
             Err(open) if open.reason == InconclusiveReason::SourceIsNode => {
-                self.call_node(attempt, uid, tuple);
+                self.call_node(attempt, uid, &tuple);
                 return;
             }
             Err(open) => {
@@ -204,7 +204,7 @@ impl Judge {
     }
 
     /// Tells the node that was called who called.
-    fn call_node(&mut self, attempt: &Attempt, uid: Uid, tuple: Tuple) {
+    fn call_node(&mut self, attempt: &Attempt, uid: Uid, tuple: &Tuple) {
         let newest = self.history.newest();
         let Some(IpOwner::Node(node)) = newest.map(|newest| newest.owner(tuple.peer)) else {
             return;

@@ -16,6 +16,7 @@
 mod arrivals;
 mod departures;
 mod reports;
+mod senders;
 mod sockets;
 mod witnesses;
 
@@ -46,8 +47,8 @@ use crate::tally::Tally;
 use crate::udp::{Flows, News};
 use crate::witness::{Question, Testimony};
 
-use arrivals::Sender;
 use departures::Way;
+use senders::Sender;
 use witnesses::Purpose;
 
 /// How often attempts that wait are looked for.

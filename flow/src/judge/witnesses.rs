@@ -89,7 +89,7 @@ impl Judge {
             };
             if let Some((Side::Destination, attempt, _)) = read(&sample.syn) {
                 let attempt = Attempt::begin(attempt, sample.syn.at);
-                self.confirm(key, &attempt, outcome);
+                self.confirm(&key, &attempt, outcome);
             }
         }
     }

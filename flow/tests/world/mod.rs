@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+pub mod packets;
 pub mod pair;
 
 use std::collections::BTreeMap;
