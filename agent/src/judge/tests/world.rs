@@ -41,13 +41,17 @@ pub(super) fn view() -> Arc<View> {
         labels: BTreeMap::new(),
         annotations: Default::default(),
     })));
-    for (name, address) in [("client", "10.1.0.1"), ("server", "10.1.0.2")] {
+    for (name, address, node) in [
+        ("client", "10.1.0.1", "here"),
+        ("server", "10.1.0.2", "here"),
+        ("remote", "10.1.0.3", "there"),
+    ] {
         state.apply(Object::Pod(Arc::new(Pod {
             id: NamespacedName::new("shop", name),
             uid: Uid(name.into()),
             labels: BTreeMap::new(),
             ips: vec![address.parse().unwrap()],
-            node: Some("here".into()),
+            node: Some(node.into()),
             host_network: false,
             finished: false,
             ports: Vec::new(),
