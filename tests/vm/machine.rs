@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::archive;
 use crate::guest::MARK;
+use crate::scenarios::Way;
 
 /// A machine boots in ten seconds and is done in two minutes, where the host has nothing else to do.
 const DEADLINE: Duration = Duration::from_secs(480);
@@ -28,19 +29,35 @@ const QEMU: &str = "qemu-system-x86_64";
 pub(crate) struct Kernel {
     /// Major and minor; also the name of its folder.
     pub(crate) name: &'static str,
-    /// Whether it has tcx.
-    pub(crate) tcx: bool,
+    /// The best that it has.
+    pub(crate) way: Way,
+    /// Whether `cargo xtask setup` fetches it; others are tried where somebody has put them.
+    fetched: bool,
 }
 
-/// `cargo xtask setup` fetches these.
-pub(crate) const KERNELS: [Kernel; 2] = [
+impl Kernel {
+    /// Whether it is to be tried, or to be named as missing.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.fetched || kernels().join(self.name).is_dir()
+    }
+}
+
+/// The oldest comes from Debian 11, whose archive is not among the sources of a later one.
+pub(crate) const KERNELS: [Kernel; 3] = [
+    Kernel {
+        name: "5.10",
+        way: Way::Inode,
+        fetched: false,
+    },
     Kernel {
         name: "6.1",
-        tcx: false,
+        way: Way::Clsact,
+        fetched: true,
     },
     Kernel {
         name: "6.12",
-        tcx: true,
+        way: Way::Tcx,
+        fetched: true,
     },
 ];
 
