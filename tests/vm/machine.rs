@@ -18,7 +18,9 @@ use crate::guest::MARK;
 use crate::scenarios::Way;
 
 /// A machine boots in ten seconds and is done in two minutes, where the host has nothing else to do.
-const DEADLINE: Duration = Duration::from_secs(480);
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// One that says nothing for so long hangs.
+const SILENCE: Duration = Duration::from_secs(180);
 /// How many lines of the console are shown of a machine that went wrong.
 const LAST_LINES: usize = 60;
 
@@ -202,11 +204,13 @@ fn listen(console: &mpsc::Receiver<String>, deadline: Instant) -> Report {
     let mut why = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let line = match console.recv_timeout(left) {
+        let line = match console.recv_timeout(left.min(SILENCE)) {
             Ok(line) => line,
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                why = Some(format!("the machine was not done within {DEADLINE:?}"));
+                why = Some(format!(
+                    "the machine was not done within {DEADLINE:?}, or said nothing for {SILENCE:?}"
+                ));
                 break;
             }
         };

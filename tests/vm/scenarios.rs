@@ -110,7 +110,14 @@ pub(crate) fn of_kernel(way: Way) -> Vec<Scenario> {
             "our_own_program_missing_is_noticed_and_mended",
             "a_namespace_that_ends_leaves_a_dead_link",
         ];
-        if way == Way::Tcx || !OF_TCX.contains(&name) {
+        // And these need identities that outlive an agent or an interface.
+        const OF_COOKIES: [&str; 2] = [
+            "a_position_is_a_durable_cursor",
+            "a_replaced_interface_is_a_gap",
+        ];
+        let possible = (way == Way::Tcx || !OF_TCX.contains(&name))
+            && (way != Way::Inode || !OF_COOKIES.contains(&name));
+        if possible {
             all.push(Scenario {
                 name: format!("observe: {name}"),
                 run: Box::new(run),
