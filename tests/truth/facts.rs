@@ -111,11 +111,15 @@ impl Seen {
             .collect()
     }
 
-    /// Whether anything of the protocols got an answer from the pod for a client on its way: the way was open.
-    pub(crate) fn any_answer_of(&self, pod: &str) -> bool {
-        self.answered
-            .iter()
-            .any(|((answering, _), what)| answering == pod && *what != What::Open)
+    /// Whether the pod answered anybody but itself: then the way to it was open.
+    pub(crate) fn answered_somebody(&self, pod: &str) -> bool {
+        self.left.iter().any(|((source, protocol, _), ids)| {
+            let answered = |id: &u32| {
+                let answered = (pod.to_owned(), (*protocol, *id));
+                self.answered.contains_key(&answered)
+            };
+            source != pod && ids.iter().any(answered)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use polproof_tests::lab::enforcers::Entry;
 use polproof_tests::lab::topology::Topology;
 use polproof_tests::lab::{Lab, Setup, lease};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Said};
 use crate::expected::expected;
 use crate::facts::Taps;
 use crate::findings::Findings;
@@ -75,6 +75,12 @@ impl Group {
 
     fn run_in(&self, lab: &mut Lab, cells: &[Cell]) -> Result<(Vec<Row>, Vec<String>)> {
         let stage = self.stage();
+        let cells: Vec<Cell> = cells
+            .iter()
+            .copied()
+            .filter(|cell| stage.has(cell))
+            .collect();
+        let cells = &*cells;
         let mut scene = Scene::furnish(lab, cells)?;
         stage.begin(lab, self.enforcer)?;
         lab.start_all()?;
@@ -82,12 +88,6 @@ impl Group {
         stage.strike(lab, self.enforcer, &mut scene, cells)?;
         std::thread::sleep(LATE);
         stage.touch_off(lab, self.enforcer, &mut scene, cells)?;
-        let cells: Vec<Cell> = cells
-            .iter()
-            .copied()
-            .filter(|cell| stage.has(cell))
-            .collect();
-        let cells = &*cells;
         let taps = Taps::open(lab, &scene.pods)?;
         let sent = Instant::now();
         scene.drive(lab, cells, &taps)?;
@@ -96,6 +96,12 @@ impl Group {
         let mut wrong = complaints(&rows.0, &counted);
         wrong.extend(rows.1.iter().map(|strange| format!("FALSE {strange}")));
         wrong.extend(oracle::disagreements(lab, &scene, &rows.0, sent)?);
+        let leaked = |row: &Row| {
+            row.said != Said::Allowed && row.facts.iter().any(|fact| fact.arrived.is_some())
+        };
+        if stage.must_leak(self.enforcer) && !rows.0.iter().any(leaked) {
+            wrong.push("LAB nothing got through, so nothing was shown".to_owned());
+        }
         Ok((rows.0, wrong))
     }
 
@@ -152,7 +158,7 @@ impl Group {
             let way_open = cell
                 .destinations()
                 .iter()
-                .any(|pod| seen.any_answer_of(pod));
+                .any(|pod| seen.answered_somebody(pod));
             let expected = expected(*cell, self.stage(), &facts, way_open);
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {

@@ -48,9 +48,17 @@ const GUESS: Duration = Duration::from_secs(60);
 /// Groups of which each shows something that no other does.
 const REPRESENTATIVE: &[(&str, Topology)] = &[
     ("none", Topology::Bridge),
+    ("none", Topology::Routed),
     ("none", Topology::Vxlan),
     ("iptables-drop", Topology::Bridge),
-    ("iptables-drop", Topology::Routed),
+    ("reject-limited", Topology::Vxlan),
+    ("nft-reject-reset", Topology::Routed),
+    ("redirect-peer", Topology::Routed),
+    ("tcx-per-packet", Topology::Bridge),
+    ("one-node", Topology::Vxlan),
+    ("denies-stay", Topology::Routed),
+    ("lagging", Topology::Bridge),
+    ("upgrade", Topology::Bridge),
 ];
 
 /// What the groups came to.
@@ -100,7 +108,11 @@ fn main() -> ExitCode {
         "{}",
         table::summary(&progress.rows, &impossible, progress.done)
     );
-    match table::write(&progress.rows) {
+    let written = table::write(&progress.rows).and_then(|path| {
+        table::write_recognised(&progress.rows, &path)?;
+        Ok(path)
+    });
+    match written {
         Ok(path) => println!(
             "  {} cells in {} groups, {:.0?}; all of them in {}",
             progress.rows.len(),

@@ -3,7 +3,7 @@
 //! Sources are on the first node, one for each thing that policies can say. Destinations are on both, one for each thing that a
 //! pod can do in its own namespace. Ports tell the cells apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -78,14 +78,15 @@ impl Scene {
             )?;
             scene.note(lab, &name)?;
         }
-        for role in ["plain", "walled", "meshed"] {
+        for role in roles(cells) {
             scene.make(lab, role, cells)?;
         }
-        for path in [Path::Service, Path::NodePort, Path::Hairpin] {
-            for role in ["plain", "walled", "meshed"] {
-                let Some(name) = service(path, role) else {
-                    continue;
-                };
+        let ways: BTreeSet<(Path, &str)> = cells
+            .iter()
+            .map(|cell| (cell.path, cell.state.role()))
+            .collect();
+        for (path, role) in ways {
+            if let Some(name) = service(path, role) {
                 let ips = lab.apply_service(spec(&name, path, role, cells))?;
                 scene.places.insert(name, ips);
             }
@@ -159,6 +160,11 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// The roles of destinations that cells need.
+pub(crate) fn roles(cells: &[Cell]) -> BTreeSet<&'static str> {
+    cells.iter().map(|cell| cell.state.role()).collect()
 }
 
 /// Puts a destination into all the states that a pod of its role has.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use polproof_tests::lab::enforcers;
 use polproof_tests::lab::tap::What;
 
 use crate::cell::{family_name, protocol_name};
@@ -121,6 +122,52 @@ fn line(row: &Row) -> String {
         whats(|fact| fact.back),
         found.join(" "),
     )
+}
+
+/// Writes what each enforcer is recognised as, beside the file of [`write`], as a table for people.
+pub(crate) fn write_recognised(rows: &[Row], beside: &Path) -> Result<()> {
+    let mut text = String::from(
+        "| enforcer | does | like | recognised as | nothing to find in |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for entry in enforcers::catalogue() {
+        let of: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.enforcer == entry.name)
+            .collect();
+        if of.is_empty() {
+            continue;
+        }
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for row in &of {
+            match &row.verdict {
+                Verdict::Found(kind) => *kinds.entry(format!("{kind:?}")).or_insert(0) += 1,
+                Verdict::Missed(..) => {
+                    *kinds.entry("inconclusive".to_owned()).or_insert(0) += 1;
+                }
+                Verdict::False(_) => *kinds.entry("FALSE".to_owned()).or_insert(0) += 1,
+                Verdict::Silent => {}
+            }
+        }
+        let kinds: Vec<String> = kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let kinds = if kinds.is_empty() {
+            "sound".to_owned()
+        } else {
+            kinds.join(", ")
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {kinds} | {} |",
+            entry.name,
+            entry.does,
+            entry.like,
+            Counts::of(of.iter().copied()).silent
+        );
+    }
+    let path = beside.with_file_name("enforcers.md");
+    std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
 /// The summary: by enforcer, by what was found, and what was left out.
