@@ -316,6 +316,13 @@ fn cut() {
     let end = cut.plus(300_000_000);
     let last = list(&b, [B4, B6], |_| now() > end);
     assert_eq!(last.sockets.len(), 1);
+    // The end that connected sends on, and nothing of it arrives.
+    let sender = list(&a, [A4, A6], |_| true);
+    assert_eq!(sender.sockets.len(), 1);
+    assert!(
+        heard(&sender).unwrap() < cut.plus(20_000_000),
+        "{sender:?} {cut:?}"
+    );
     assert!(
         heard(&last).unwrap() < cut.plus(20_000_000),
         "{last:?} {cut:?}"

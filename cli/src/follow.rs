@@ -12,17 +12,17 @@ use crate::connect::connect;
 use crate::convert;
 use crate::failure::{FINE, Failure};
 use crate::output::{Screen, Tone, cut, note};
-use crate::view::{Finding, State};
+use crate::view::{Finding, Recovered, State};
 use crate::violations::{HEAD, WIDE, filter, row};
 
 /// The longest wait between attempts to reach the collector.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Column widths that hold most names; a stream cannot know what will come.
-const WIDTHS: [usize; 6] = [9, 22, 22, 6, 11, 30];
+const WIDTHS: [usize; 7] = [9, 16, 22, 22, 6, 21, 30];
 /// Those of the wide table.
-const WIDE_WIDTHS: [usize; 7] = [20, 24, 32, 7, 26, 12, 40];
+const WIDE_WIDTHS: [usize; 9] = [20, 7, 16, 24, 32, 7, 40, 22, 40];
 
-type Figures = (u64, u64, u64, Option<Timestamp>);
+type Figures = (u64, u64, u64, u64, Option<Timestamp>, Option<Recovered>);
 
 /// Prints until Ctrl-C.
 pub(crate) async fn run(
@@ -48,8 +48,9 @@ pub(crate) async fn run(
 
 async fn follow(global: &Global, options: &Options, screen: &Screen) -> Result<u8, Failure> {
     let mut filter = filter(options)?;
-    // What was shown and is then taken back must be said to be taken back.
+    // What was shown and is then taken back, or ends, must be said to.
     filter.include_retracted = true;
+    filter.standing_only = false;
     let mut shown: HashMap<(String, String), Figures> = HashMap::new();
     let mut wait = Duration::from_millis(500);
     let mut lost = false;
@@ -125,13 +126,16 @@ fn show(
         finding.observed,
         finding.settled,
         finding.retracted,
+        finding.witnessed,
         finding.last_seen,
+        finding.recovered.clone(),
     );
     let key = (finding.id.clone(), finding.node.clone());
     let before = shown.get(&key);
     // A watch that begins again sends everything again.
     if before == Some(&figures)
         || (before.is_none() && finding.state == State::Retracted && !options.all)
+        || (before.is_none() && finding.recovered.is_some() && options.standing)
     {
         return Ok(());
     }

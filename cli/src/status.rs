@@ -11,6 +11,8 @@ use crate::output::{Screen, Tone};
 use crate::view::{Cluster, Node, Overall, Status};
 use crate::violations::{age, plural};
 
+mod reasons;
+
 /// Unwatched pods and refused objects that are named; `-o json` has what the agent sent.
 const NAMED: usize = 5;
 
@@ -31,10 +33,11 @@ pub(crate) async fn run(
         Format::Json | Format::Yaml => screen.document(&status)?,
         _ => screen.write(&text(&status, screen))?,
     }
-    let failing = status
-        .nodes
-        .iter()
-        .any(|node| node.enforcement == "not_enforced");
+    // "Partial" without a recent violation is an old one that nobody tried again.
+    let failing = status.nodes.iter().any(|node| {
+        node.enforcement == "not_enforced"
+            || (node.enforcement == "partial" && node.violations_recent > 0)
+    });
     Ok(if failing && options.exit_code {
         VIOLATIONS
     } else {
@@ -59,6 +62,7 @@ fn text(status: &Status, screen: &Screen) -> String {
         "PROVED",
         recent.as_str(),
         "DENIED, UNANSWERED",
+        "PROVED STOPPED",
         "LOST",
     ];
     let rows: Vec<_> = status.nodes.iter().map(|node| row(node, now)).collect();
@@ -69,6 +73,19 @@ fn text(status: &Status, screen: &Screen) -> String {
     }
     for node in &status.nodes {
         text.push_str(&verdict(node, now, screen));
+    }
+    for node in &status.nodes {
+        text.push_str(&late(node));
+    }
+    let reasons = reasons::lines(&status.nodes);
+    if !reasons.is_empty() {
+        text.push_str(&format!(
+            "\n{}\n",
+            screen.paint(Tone::Bold, "Attempts without a verdict, and why:")
+        ));
+        for reason in reasons {
+            text.push_str(&format!("  {reason}\n"));
+        }
     }
     let mut remarks = Vec::new();
     for node in &status.nodes {
@@ -83,7 +100,7 @@ fn text(status: &Status, screen: &Screen) -> String {
             text.push_str(&format!("  {remark}\n"));
         }
     }
-    if status.nodes.iter().any(|node| node.violations > 0) {
+    if status.nodes.iter().any(|node| node.findings > 0) {
         text.push_str("\nWhich connections: polproof violations\n");
     }
     text
@@ -111,6 +128,7 @@ fn row(node: &Node, now: Timestamp) -> Vec<(Tone, String)> {
     let proved = match node.enforcement {
         "not_enforced" => (Tone::Bad, "NOT ENFORCED".to_owned()),
         "enforced" => (Tone::Good, "enforced".to_owned()),
+        "partial" => (Tone::Bad, "PARTIAL".to_owned()),
         other => (Tone::Warn, other.replace('_', " ")),
     };
     let lost = node.loss.total();
@@ -132,6 +150,7 @@ fn row(node: &Node, now: Timestamp) -> Vec<(Tone, String)> {
             format!("{}/{}", node.violations_recent, node.violations),
         ),
         (Tone::Plain, node.judged.denied_unanswered.to_string()),
+        (Tone::Plain, node.judged.denied_stopped.to_string()),
         (
             if lost > 0 { Tone::Warn } else { Tone::Plain },
             lost.to_string(),
@@ -143,6 +162,8 @@ fn row(node: &Node, now: Timestamp) -> Vec<(Tone, String)> {
 fn summary(overall: &Overall, screen: &Screen) -> String {
     let (tone, state) = match overall.enforcement {
         "not_enforced" => (Tone::Bad, "policies are NOT enforced".to_owned()),
+        "partial" => (Tone::Bad, "policies are enforced in part only".to_owned()),
+        "enforced" => (Tone::Good, "enforced".to_owned()),
         other => (Tone::Bold, other.replace('_', " ")),
     };
     format!(
@@ -156,7 +177,7 @@ fn summary(overall: &Overall, screen: &Screen) -> String {
 fn verdict(node: &Node, now: Timestamp, screen: &Screen) -> String {
     let name = &node.node;
     let reason = &node.enforcement_reason;
-    if node.enforcement == "not_enforced" {
+    if matches!(node.enforcement, "not_enforced" | "partial") {
         let claim = node
             .cni
             .iter()
@@ -173,7 +194,11 @@ fn verdict(node: &Node, now: Timestamp, screen: &Screen) -> String {
                 )
             })
             .unwrap_or_default();
-        let sentence = format!("node {name}: policies are NOT enforced");
+        let sentence = if node.enforcement == "partial" {
+            format!("node {name}: policies are enforced in part only")
+        } else {
+            format!("node {name}: policies are NOT enforced")
+        };
         return format!("{}: {reason}.{claim}\n", screen.paint(Tone::Bad, &sentence));
     }
     let quiet = match node.last_violation {
@@ -194,6 +219,27 @@ fn verdict(node: &Node, now: Timestamp, screen: &Screen) -> String {
     format!(
         "node {name}: {quiet}; {}: {reason}\n",
         node.enforcement.replace('_', " ")
+    )
+}
+
+/// How late enforcement was.
+fn late(node: &Node) -> String {
+    let exposure = &node.exposure;
+    if exposure.changes == 0 {
+        return String::new();
+    }
+    let at_most = |bound: Option<u64>| match bound {
+        Some(ms) if ms < 1_000 => format!("at most {ms} ms"),
+        Some(ms) if ms % 1_000 == 0 => format!("at most {} s", ms / 1_000),
+        Some(ms) => format!("at most {}.{} s", ms / 1_000, ms % 1_000 / 100),
+        None => "more than 30 s".to_owned(),
+    };
+    format!(
+        "node {}: exposure window: after {} to a denial connections still got through, half of the times {} (p50), 99 % {} (p99)\n",
+        node.node,
+        plural(exposure.changes, "change"),
+        at_most(exposure.p50_ms),
+        at_most(exposure.p99_ms),
     )
 }
 

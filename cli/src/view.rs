@@ -1,16 +1,24 @@
 //! What is shown, in the shape of `-o json` and `-o yaml`: stable names in snake_case, times as RFC 3339 in UTC. Fields
 //! may be added, never renamed. Counts are whole numbers; enums are lower-case words.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
+
+mod kinds;
+
+pub(crate) use kinds::{Exposure, KindCount, Recovered};
 
 /// `polproof violations -o json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Violations {
     /// Newest first. With `--follow` each comes by itself, one a line.
     pub(crate) findings: Vec<Finding>,
-    /// Attempts in all of them that are not taken back.
+    /// Attempts of the kind `unenforced` in all of them that are not taken back.
     pub(crate) violations: u64,
+    /// The same of every kind that is there.
+    pub(crate) attempts_by_kind: BTreeMap<&'static str, u64>,
 }
 
 /// One finding: all attempts with the same ends, port and deciding policies.
@@ -18,7 +26,7 @@ pub(crate) struct Violations {
 pub(crate) struct Finding {
     /// The same for the same finding, for ever.
     pub(crate) id: String,
-    /// `unenforced`, `over_blocked`, `late_enforcement`, `startup_gap`, `survivor`.
+    /// `unenforced`, `over_blocked`, `late_enforcement`, `startup_gap`, `survivor`, `reply_lost`.
     pub(crate) kind: &'static str,
     /// Node of the agent that saw it.
     pub(crate) node: String,
@@ -42,11 +50,15 @@ pub(crate) struct Finding {
     pub(crate) state: State,
     /// `one_witness`, `two_witnesses`, `probe`.
     pub(crate) evidence: &'static str,
+    /// Attempts that the witness at the other end confirms.
+    pub(crate) witnessed: u64,
+    /// That it has ended; null while it stands. It stands again when it is seen again.
+    pub(crate) recovered: Option<Recovered>,
     /// First attempt.
     pub(crate) first_seen: Option<Timestamp>,
     /// Last attempt.
     pub(crate) last_seen: Option<Timestamp>,
-    /// The policies that deny it.
+    /// The policies that deny it; of `over_blocked` and `reply_lost` those that allow it.
     pub(crate) denied_by: Vec<Denier>,
     /// The newest attempts.
     pub(crate) samples: Vec<Sample>,
@@ -113,9 +125,10 @@ pub(crate) struct Sample {
     pub(crate) source: String,
     /// `address:port`.
     pub(crate) destination: String,
-    /// TCP initial sequence number.
+    /// TCP initial sequence number or SCTP initiate tag; 0 for UDP.
     pub(crate) isn: u32,
-    /// `accepted`, `refused` (the port is closed, but the packet got there), `unknown`.
+    /// `accepted`, `refused` (the port is closed, but the packet got there), `delivered` (and not answered), `dropped`, `rejected`,
+    /// `reply_lost`, `established`, `unknown`.
     pub(crate) answer: &'static str,
 }
 
@@ -150,7 +163,7 @@ pub(crate) struct PolicyCount {
 /// All nodes together.
 #[derive(Debug, Serialize)]
 pub(crate) struct Overall {
-    /// `not_enforced` if any node is that; else `unproven`.
+    /// As of a node, of all of them.
     pub(crate) enforcement: &'static str,
     /// Why.
     pub(crate) enforcement_reason: String,
@@ -166,6 +179,10 @@ pub(crate) struct Overall {
     pub(crate) violations_recent: u64,
     /// Agents that do not talk to the collector.
     pub(crate) agents_away: u32,
+    /// Denied connections proved stopped by both ends, counted as `denied_unanswered`.
+    pub(crate) denied_stopped: u64,
+    /// Unenforced findings that have not ended.
+    pub(crate) violations_standing: u64,
 }
 
 /// A view of the cluster's objects.
@@ -220,12 +237,22 @@ pub(crate) struct Node {
     pub(crate) violations_recent: u64,
     /// The last of them.
     pub(crate) last_violation: Option<Timestamp>,
-    /// Findings that stand.
+    /// Unenforced findings that have not ended.
+    pub(crate) violations_standing: u64,
+    /// Denied connections of its pods proved stopped since the last violation, within the last 24 h.
+    pub(crate) stopped_since: u64,
+    /// Within the recent window.
+    pub(crate) stopped_recent: u64,
+    /// Findings that are not taken back.
     pub(crate) findings: u64,
+    /// The same by kind.
+    pub(crate) kinds: Vec<KindCount>,
+    /// How late enforcement was.
+    pub(crate) exposure: Exposure,
     /// Counts of judged attempts.
     pub(crate) judged: Judged,
     /// Attempts without a verdict, by reason.
-    pub(crate) inconclusive: std::collections::BTreeMap<String, u64>,
+    pub(crate) inconclusive: BTreeMap<String, u64>,
     /// What was lost.
     pub(crate) loss: Loss,
     /// The agent's view of the cluster; null if unknown.
@@ -245,6 +272,10 @@ pub(crate) struct Judged {
     pub(crate) denied_answered: u64,
     /// Left a pod, allowed and answered.
     pub(crate) allowed_answered: u64,
+    /// Left a pod though denied, and were proved stopped by both ends.
+    pub(crate) denied_stopped: u64,
+    /// Delivered though denied, within the grace time or in connections older than the policies.
+    pub(crate) denied_in_grace: u64,
 }
 
 /// What was lost, and so makes the figures too low.

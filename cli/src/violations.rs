@@ -1,4 +1,6 @@
-//! `polproof violations`: what was delivered although the policies deny it.
+//! `polproof violations`: what was delivered although the policies deny it, and what else contradicts them.
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use polproof_proto::v1;
@@ -10,14 +12,17 @@ use crate::failure::{FINE, Failure, VIOLATIONS};
 use crate::output::{Screen, Tone};
 use crate::view::{Denier, End, Finding, State, Violations};
 
+mod summary;
+
 /// Findings on one page of the collector.
 const PAGE: u32 = 1_000;
 /// Lines of a table; `-o json` has everything.
 const SHOWN: usize = 200;
 
 /// The headings of the table.
-pub(crate) const HEAD: [&str; 6] = [
+pub(crate) const HEAD: [&str; 7] = [
     "SEEN",
+    "KIND",
     "SOURCE",
     "DESTINATION",
     "COUNT",
@@ -25,8 +30,10 @@ pub(crate) const HEAD: [&str; 6] = [
     "DENIED BY",
 ];
 /// The headings of the wide table.
-pub(crate) const WIDE: [&str; 7] = [
+pub(crate) const WIDE: [&str; 9] = [
     "LAST SEEN",
+    "LASTED",
+    "KIND",
     "SOURCE",
     "DESTINATION:PORT/PROTO",
     "COUNT",
@@ -46,8 +53,14 @@ pub(crate) fn filter(options: &Options) -> Result<v1::FindingFilter, Failure> {
         namespace: options.namespace.clone().unwrap_or_default(),
         node: options.node.clone().unwrap_or_default(),
         since: since.map(convert::timestamp),
-        kinds: vec![v1::FindingKind::Unenforced.into()],
+        kinds: options
+            .kind
+            .iter()
+            .copied()
+            .map(convert::kind_number)
+            .collect(),
         include_retracted: options.all,
+        standing_only: options.standing,
     })
 }
 
@@ -106,18 +119,28 @@ pub(crate) async fn run(
         }
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.last_seen));
-    let violations = findings
-        .iter()
-        .fold(0, |sum: u64, finding| sum.saturating_add(finding.count));
+    let mut attempts_by_kind = BTreeMap::new();
+    for finding in &findings {
+        let sum: &mut u64 = attempts_by_kind.entry(finding.kind).or_default();
+        *sum = sum.saturating_add(finding.count);
+    }
     let all = Violations {
         findings,
-        violations,
+        violations: attempts_by_kind.get("unenforced").copied().unwrap_or(0),
+        attempts_by_kind,
     };
     match screen.format {
         Format::Json | Format::Yaml => screen.document(&all)?,
         _ => screen.write(&table(&all, options, screen))?,
     }
-    Ok(if violations > 0 { VIOLATIONS } else { FINE })
+    // Who asks for a kind wants to know of it.
+    let asked_for =
+        !options.kind.is_empty() && all.attempts_by_kind.values().any(|count| *count > 0);
+    Ok(if all.violations > 0 || asked_for {
+        VIOLATIONS
+    } else {
+        FINE
+    })
 }
 
 fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
@@ -131,6 +154,13 @@ fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
         }
         if let Some(since) = &options.since {
             filters.push(format!("the last {since}"));
+        }
+        if !options.kind.is_empty() {
+            let names: Vec<&str> = options.kind.iter().map(|kind| kind.name()).collect();
+            filters.push(format!("the kind {}", names.join(" or ")));
+        }
+        if options.standing {
+            filters.push("what has not ended".to_owned());
         }
         let of = if filters.is_empty() {
             String::new()
@@ -160,36 +190,7 @@ fn table(all: &Violations, options: &Options, screen: &Screen) -> String {
             all.findings.len() - SHOWN
         ));
     }
-    let provisional = all
-        .findings
-        .iter()
-        .filter(|finding| finding.state == State::Provisional)
-        .count();
-    let nodes: std::collections::BTreeSet<&str> = all
-        .findings
-        .iter()
-        .map(|finding| finding.node.as_str())
-        .collect();
-    let mut summary = format!(
-        "{} that the policies deny {} delivered: {} on {}",
-        plural(all.violations, "connection"),
-        if all.violations == 1 { "was" } else { "were" },
-        plural(all.findings.len() as u64, "finding"),
-        plural(nodes.len() as u64, "node"),
-    );
-    if provisional > 0 {
-        summary.push_str(&format!(
-            " ({provisional} provisional: judged for good within seconds)"
-        ));
-    }
-    summary.push('.');
-    let tone = if all.violations > 0 {
-        Tone::Bad
-    } else {
-        Tone::Plain
-    };
-    text.push_str(&screen.paint(tone, &summary));
-    text.push('\n');
+    text.push_str(&summary::summary(all, screen));
     if let Some(finding) = all.findings.iter().find(|finding| finding.count > 0) {
         text.push_str(&format!(
             "Why, rule by rule:     {}\n",
@@ -240,13 +241,23 @@ pub(crate) fn row(finding: &Finding, when: &str, format: Format) -> Vec<(Tone, S
         State::Standing => (Tone::Bad, "standing".to_owned()),
         State::Retracted => (Tone::Dim, "retracted".to_owned()),
     };
+    let (tone, state) = match &finding.recovered {
+        Some(recovered) if finding.state != State::Retracted => {
+            (Tone::Plain, summary::ended(recovered, wide))
+        }
+        _ => (tone, state),
+    };
     let family = if finding.destination.address.contains(':') {
         " (IPv6)"
     } else {
         ""
     };
-    let mut cells = vec![
-        (Tone::Plain, when.to_owned()),
+    let mut cells = vec![(Tone::Plain, when.to_owned())];
+    if wide {
+        cells.push((Tone::Plain, summary::lasted(finding)));
+    }
+    cells.extend([
+        (Tone::Plain, finding.kind.to_owned()),
         (Tone::Plain, name(&finding.source)),
         (
             Tone::Plain,
@@ -259,12 +270,20 @@ pub(crate) fn row(finding: &Finding, when: &str, format: Format) -> Vec<(Tone, S
         ),
         (Tone::Plain, finding.count.to_string()),
         (tone, state),
-    ];
-    if wide {
-        cells.push((Tone::Plain, finding.evidence.replace('_', " ")));
-        cells.push((Tone::Plain, denied_by(&finding.denied_by)));
+    ]);
+    // These policies allow it, and it does not get through.
+    let allowed = if matches!(finding.kind, "over_blocked" | "reply_lost") {
+        "allowed by "
     } else {
-        cells.push((Tone::Plain, denied_by_first(&finding.denied_by)));
+        ""
+    };
+    if wide {
+        cells.push((Tone::Plain, summary::evidence(finding)));
+        let by = denied_by(&finding.denied_by);
+        cells.push((Tone::Plain, format!("{allowed}{by}")));
+    } else {
+        let by = denied_by_first(&finding.denied_by);
+        cells.push((Tone::Plain, format!("{allowed}{by}")));
     }
     cells
 }
@@ -341,7 +360,7 @@ pub(crate) fn age(then: Option<Timestamp>, now: Timestamp) -> String {
     format!("{} ago", short(now.duration_since(then).as_secs().max(0)))
 }
 
-fn short(seconds: i64) -> String {
+pub(crate) fn short(seconds: i64) -> String {
     match seconds {
         s if s < 120 => format!("{s}s"),
         s if s < 7_200 => format!("{}m", s / 60),

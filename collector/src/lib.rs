@@ -131,7 +131,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     };
     shutdown.cancel();
-    ingest.save_heard().await;
+    ingest.save_heard(None).await;
     let _ = tokio::join!(pages, upkeep, watching, renewal);
     store.close().await;
     served.context("the gRPC service failed")?;
@@ -151,7 +151,7 @@ async fn upkeep(ingest: Ingest, config: Config, shutdown: CancellationToken) {
     let mut purge = tokio::time::interval(PURGE_EVERY);
     loop {
         tokio::select! {
-            _ = save.tick() => ingest.save_heard().await,
+            _ = save.tick() => ingest.save_heard(None).await,
             _ = purge.tick() => {
                 let before = Wall::now().minus(config.retention);
                 match ingest.store.purge(before, config.max_findings).await {

@@ -236,7 +236,7 @@ fn absence(
     let whole = knowledge.namespaces(question.pod.as_ref(), from, to, &mut |netns| {
         any = true;
         gap = gap.or_else(|| knowledge.gap(netns, from, to));
-        if udp && question.side == Side::Destination {
+        if udp {
             gap = gap.or_else(|| memory.may_hide(netns, question, &stands));
         }
         if gap.is_none() && question.pod.is_some() && question.side == Side::Destination {
@@ -279,3 +279,8 @@ fn nearest(
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

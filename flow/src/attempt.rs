@@ -486,3 +486,10 @@ pub(crate) fn answer_record(
         ..record_of(key, crossing, at, event)
     })
 }
+
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+pub(crate) mod sides;
+#[cfg(test)]
+mod tests;

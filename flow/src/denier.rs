@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use polproof_policy::model::{AdminPolicy, NetworkPolicy};
+use polproof_policy::model::{AdminPolicy, NetworkPolicy, PortMatch};
 use polproof_policy::{
-    Decision, Direction, DirectionVerdict, Endpoint, Kind, NamespacedName, Snapshot,
+    Decision, Direction, DirectionVerdict, Endpoint, Kind, NamespacedName, Protocol, Snapshot,
 };
 
 use crate::finding::{DecidingPolicy, DeniedBy};
@@ -39,6 +39,34 @@ impl Denier {
                 .admin_policies()
                 .any(|held| Arc::ptr_eq(held, policy) || held == policy),
         }
+    }
+
+    /// Whether it might admit by a port that it names, and the destination does not: who enforces may know another port by
+    /// that name.
+    pub(crate) fn names_unknown_port(
+        &self,
+        direction: Direction,
+        protocol: Protocol,
+        destination: Endpoint<'_>,
+    ) -> bool {
+        let Self::Isolating(policy) = self else {
+            return false;
+        };
+        let rules = match direction {
+            Direction::Ingress => &policy.ingress,
+            Direction::Egress => &policy.egress,
+        };
+        let knows = |name: &Arc<str>| match destination {
+            Endpoint::Pod(pod) => pod
+                .ports
+                .iter()
+                .any(|port| port.name.as_ref() == Some(name) && port.protocol == protocol),
+            Endpoint::Node(_) | Endpoint::External => true,
+        };
+        rules.iter().flat_map(|rule| &rule.ports).any(|port| {
+            port.protocol == protocol
+                && matches!(&port.port, PortMatch::Named(name) if !knows(name))
+        })
     }
 
     /// As a finding names it.

@@ -5,8 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use crate::attempt::{AttemptKey, Outcome, Told};
 use crate::record::Instant;
 
-/// How far apart the records of two CPUs can be read in the wrong order: an answer waits so long for its SYN.
+/// How far apart the records of two CPUs can be read in the wrong order.
 pub(crate) const SKEW: u64 = Instant::SECOND / 10;
+/// How long an answer waits for its SYN: a UDP flow is announced only when nothing older can come, and behind those that were read before it.
+const WAIT: u64 = 2 * SKEW;
 
 /// Answers that were read before their SYN. Most are no such thing but the end of an old connection (a RST
 /// with ACK), so they have a small table of their own and go without being counted.
@@ -56,7 +58,7 @@ impl Early {
 
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((at, _)) = self.order.front()
-            && at.plus(SKEW) < now
+            && at.plus(WAIT) < now
         {
             self.drop_oldest();
         }

@@ -1,19 +1,21 @@
 //! What one snapshot makes expected of one connection as a witness sees it: an address at the other end, a pod
 //! at this one.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use polproof_policy::model::Pod;
 use polproof_policy::{
-    Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot, Uid,
-    UnknownReason, Verdict,
+    Decision, Direction, Endpoint, Expectation, IpOwner, NamespacedName, Protocol, Query, Snapshot,
+    Uid, UnknownReason, Verdict,
 };
 
 use crate::attempt::Side;
 use crate::denier::{self, Denier};
-use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
+use crate::finding::{FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
+use crate::keys;
 use crate::record::NetnsCookie;
 use crate::services;
 
@@ -63,7 +65,8 @@ pub(crate) struct Denial {
 pub(crate) enum Call {
     /// No policy speaks of it: the pod's own node, or the pod itself.
     Exempt,
-    Allow,
+    /// By these policies, or in spite of them: of another set of isolating policies the number is another one.
+    Allow(u64),
     Deny(Arc<Denial>),
     Undecided(InconclusiveReason),
 }
@@ -86,7 +89,7 @@ impl Judgement {
         }
         let call = match (&self.call, &later.call) {
             (Call::Exempt, Call::Exempt) => Call::Exempt,
-            (Call::Allow, Call::Allow) => Call::Allow,
+            (Call::Allow(before), Call::Allow(after)) if before == after => Call::Allow(*after),
             (Call::Undecided(before), Call::Undecided(after)) if before == after => {
                 Call::Undecided(*after)
             }
@@ -149,7 +152,7 @@ impl Judgement {
     /// that decided then decides still, of the same generation.
     pub(crate) fn upholds(&self, key: &FindingKey) -> bool {
         let denial = match &self.call {
-            Call::Allow => return tells_of_allowance(key.kind),
+            Call::Allow(_) => return tells_of_allowance(key.kind),
             Call::Deny(denial) if !tells_of_allowance(key.kind) => denial,
             Call::Deny(_) | Call::Exempt | Call::Undecided(_) => return false,
         };
@@ -298,7 +301,7 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         _ if matches!(peer, Peer::Node(_)) && !nobody_may() => {
             Call::Undecided(InconclusiveReason::SourceIsNode)
         }
-        Expectation::Allow => Call::Allow,
+        Expectation::Allow => Call::Allow(isolating(&verdict)),
         Expectation::Unknown(reason) => Call::Undecided(open(reason, tuple)),
         // Somebody may use the port, and this may be somebody, behind an address that a node or a load balancer
         // put in its place.
@@ -316,6 +319,21 @@ pub(crate) fn judge(snapshot: &Snapshot, here: &Here, tuple: &Tuple, uid: &Uid) 
         Expectation::Deny => denied(snapshot, &verdict, &query),
     };
     Judgement { peer, call }
+}
+
+/// A number for the policies that isolate either end. When one comes or is edited, the enforcer has work to do, also where
+/// nothing is to change.
+pub(crate) fn isolating(verdict: &Verdict<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for said in [&verdict.ingress, &verdict.egress] {
+        for policy in said.isolating {
+            (&policy.uid, policy.generation).hash(&mut hasher);
+        }
+        if let Decision::Admin(by) = said.decision {
+            (&by.policy.uid, by.policy.generation).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// The engine's question about a connection between a pod and the other end.
@@ -369,6 +387,7 @@ fn admits_translated(
 /// Whom a denial accuses: those who deny in a direction in which no policy of a CNI's own may admit it all the same.
 pub(crate) fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'_>) -> Call {
     let mut policies = Vec::new();
+    let mut reason = InconclusiveReason::ForeignPolicy;
     for (direction, said, end) in [
         (Direction::Ingress, &verdict.ingress, query.destination),
         (Direction::Egress, &verdict.egress, query.source),
@@ -376,96 +395,21 @@ pub(crate) fn denied(snapshot: &Snapshot, verdict: &Verdict<'_>, query: &Query<'
         if said.expectation == Expectation::Deny
             && !denier::may_be_admitted(snapshot, direction, end)
         {
+            let before = policies.len();
             policies.extend(denier::of(said).map(|denier| (direction, denier)));
+            // One policy by which it may be admitted is enough.
+            let unresolved = policies.iter().skip(before).any(|(direction, denier)| {
+                denier.names_unknown_port(*direction, query.protocol, query.destination)
+            });
+            if unresolved {
+                policies.truncate(before);
+                reason = InconclusiveReason::NamedPort;
+            }
         }
     }
     if policies.is_empty() {
-        return Call::Undecided(InconclusiveReason::ForeignPolicy);
+        return Call::Undecided(reason);
     }
-    let key = Arc::new(finding_key(query, &policies));
+    let key = Arc::new(keys::denied(query, &policies));
     Call::Deny(Arc::new(Denial { key, policies }))
-}
-
-fn end_of(endpoint: Endpoint<'_>) -> End {
-    match endpoint {
-        Endpoint::Pod(pod) => End::Pod(pod.id.clone(), pod.uid.clone()),
-        Endpoint::Node(node) => End::Node(node.into()),
-        Endpoint::External => End::External,
-    }
-}
-
-fn finding_key(query: &Query<'_>, policies: &[(Direction, Denier)]) -> FindingKey {
-    let deciding = policies.iter();
-    let deciding = deciding.map(|(direction, denier)| denier.deciding(*direction));
-    key_of(FindingKind::Unenforced, query, deciding.collect())
-}
-
-fn key_of(kind: FindingKind, query: &Query<'_>, mut policies: Vec<DecidingPolicy>) -> FindingKey {
-    policies.sort_unstable();
-    FindingKey {
-        kind,
-        source: end_of(query.source),
-        source_ip: query.source_ip,
-        destination: end_of(query.destination),
-        destination_ip: query.destination_ip,
-        protocol: query.protocol,
-        port: query.port,
-        policies,
-    }
-}
-
-/// The key of a connection between two pods that is allowed, and a reason why nothing can be held against anybody.
-///
-/// # Errors
-///
-/// Something that is not evaluated may deny it.
-pub(crate) fn allowed(
-    snapshot: &Snapshot,
-    kind: FindingKind,
-    query: &Query<'_>,
-) -> Result<FindingKey, InconclusiveReason> {
-    if [query.source, query.destination]
-        .into_iter()
-        .any(|end| denier::may_be_denied(snapshot, end))
-    {
-        return Err(InconclusiveReason::ForeignPolicy);
-    }
-    let verdict = snapshot.evaluate(query);
-    let policies = [
-        (Direction::Ingress, &verdict.ingress),
-        (Direction::Egress, &verdict.egress),
-    ];
-    let policies = policies
-        .into_iter()
-        .filter_map(|(direction, said)| denier::admitting(direction, said));
-    Ok(key_of(kind, query, policies.collect()))
-}
-
-/// The question behind a finding, asked again of another snapshot. The namespace plays no part in it.
-pub(crate) fn question(key: &FindingKey) -> Option<(Tuple, &Uid)> {
-    let (side, own, own_ip, peer, peer_ip) = match (&key.destination, &key.source) {
-        (End::Pod(_, own), peer) => (
-            Side::Destination,
-            own,
-            key.destination_ip,
-            peer,
-            key.source_ip,
-        ),
-        (peer, End::Pod(_, own)) => (Side::Source, own, key.source_ip, peer, key.destination_ip),
-        _ => return None,
-    };
-    let tuple = Tuple {
-        side,
-        netns: NetnsCookie(0),
-        protocol: key.protocol,
-        own: own_ip,
-        peer: peer_ip,
-        port: key.port,
-        who: match peer {
-            End::Pod(_, uid) => Some(uid.clone()),
-            End::Node(_) | End::External => None,
-        },
-        seen_as: None,
-    };
-    Some((tuple, own))
 }

@@ -40,6 +40,8 @@ pub(crate) struct Open {
     pub(crate) reason: InconclusiveReason,
     /// When what was allowed became denied, if that is why.
     pub(crate) denied_since: Option<Instant>,
+    /// Whether the address at the other end had another owner, or none, not long ago.
+    pub(crate) changed_hands: bool,
 }
 
 impl From<InconclusiveReason> for Open {
@@ -47,6 +49,7 @@ impl From<InconclusiveReason> for Open {
         Self {
             reason,
             denied_since: None,
+            changed_hands: reason == InconclusiveReason::SourceAmbiguous,
         }
     }
 }
@@ -60,15 +63,17 @@ enum Beginning {
     Allowed,
     /// It was open before, between the same ends.
     Open,
-    /// By other policies it was denied before, or the ends were others.
+    /// By other policies it was denied before, or it was exempt.
     Other,
+    /// The ends were others.
+    OtherEnds,
 }
 
 impl Beginning {
     fn of(before: &Judgement, now: &Judgement) -> Self {
         match before.call {
-            _ if before.peer != now.peer => Self::Other,
-            Call::Allow => Self::Allowed,
+            _ if before.peer != now.peer => Self::OtherEnds,
+            Call::Allow(_) => Self::Allowed,
             Call::Undecided(_) => Self::Open,
             Call::Deny(_) | Call::Exempt => Self::Other,
         }
@@ -197,19 +202,19 @@ impl History {
                 InconclusiveReason::SourceAmbiguous => tuple.who.is_some(),
                 _ => false,
             };
-        // Looking at every view is for those alone who are known and denied by now.
-        let denied_now = |history: &mut Self| {
+        // Looking at every view is for those alone who are known by now.
+        let known_now = |history: &mut Self| {
             let run = history.run(tuple, uid, at, here);
-            run.is_some_and(|run| matches!(run.judgement.call, Call::Deny(_)))
+            run.is_some_and(|run| !matches!(run.judgement.call, Call::Undecided(_)))
         };
         if may_be_new
-            && denied_now(self)
-            && let Some(denial) = self.newcomer(tuple, uid, at, here, settings)
+            && known_now(self)
+            && let Some(call) = self.newcomer(tuple, uid, at, here, settings)
         {
             return Ok(Expected {
-                call: Call::Deny(denial),
+                call,
                 kind: FindingKind::StartupGap,
-                steady: true,
+                steady: false,
                 since: at.minus(settings.grace),
                 begun: false,
             });
@@ -244,13 +249,14 @@ impl History {
         };
         match &run.judgement.call {
             // Nobody is accused, so it does not matter for how long it has been so.
-            Call::Exempt | Call::Allow => expected(FindingKind::Unenforced),
+            Call::Exempt | Call::Allow(_) => expected(FindingKind::Unenforced),
             Call::Undecided(reason) => Err((*reason).into()),
             Call::Deny(_) if run.since > from => match run.beginning {
                 Beginning::NotKnown => self.expect_then(tuple, uid, at, here, settings),
                 beginning => Err(Open {
                     reason: run.because,
                     denied_since: (beginning == Beginning::Allowed).then_some(run.since),
+                    changed_hands: beginning == Beginning::OtherEnds,
                 }),
             },
             Call::Deny(_) => expected(match run.beginning {
@@ -362,6 +368,7 @@ impl History {
                     return Err(Open {
                         reason: judgement.because(&before),
                         denied_since: (beginning == Beginning::Allowed).then_some(since),
+                        changed_hands: beginning == Beginning::OtherEnds,
                     });
                 }
                 None => {
@@ -419,7 +426,7 @@ impl History {
         here: &Here,
         settings: &Settings,
     ) -> bool {
-        let Some((tuple, uid)) = crate::expectation::question(key) else {
+        let Some((tuple, uid)) = crate::keys::question(key) else {
             return false;
         };
         // A connection may be older than the policies that deny it.

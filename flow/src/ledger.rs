@@ -26,8 +26,15 @@ const REPEAT: u64 = Instant::SECOND / 2;
 struct Words {
     /// They bear out so many.
     witnessed: u64,
-    /// They refute one: then none of the group is believed.
+    /// They refute one: then only those are believed that were borne out.
     refuted: Option<InconclusiveReason>,
+}
+
+impl Words {
+    /// Why none is believed, if so.
+    fn refused(self) -> Option<InconclusiveReason> {
+        self.refuted.filter(|_| self.witnessed == 0)
+    }
 }
 
 /// Attempts reported together.
@@ -166,8 +173,8 @@ impl Ledger {
         }
     }
 
-    /// The witness at the other end refutes the attempt of that time: it will be taken back, with those that were reported
-    /// together with it.
+    /// The witness at the other end refutes the attempt of that time: it will be taken back, with those reported together with
+    /// it that nobody bore out.
     pub(crate) fn refuted(&mut self, key: &FindingKey, at: Instant, reason: InconclusiveReason) {
         if let Some(words) = self.words(key, at) {
             words.refuted = Some(reason);
@@ -234,7 +241,8 @@ impl Ledger {
     pub(crate) fn retract(&mut self, unsettled: Vec<FindingDelta>) {
         for delta in unsettled {
             if delta.observed > 0 {
-                self.finish(&delta, Err(InconclusiveReason::ExpectationChanged));
+                let reason = InconclusiveReason::ExpectationChanged;
+                self.finish(&delta, Err(reason), Words::default());
             }
         }
     }
@@ -252,23 +260,28 @@ impl Ledger {
         self.next_group += 1;
     }
 
-    /// The attempts of a delta are judged for good: so many of them are witnessed, or all are taken back.
-    fn finish(&mut self, of: &FindingDelta, upheld: Result<u64, InconclusiveReason>) {
+    /// The attempts of a delta are judged for good.
+    fn finish(&mut self, of: &FindingDelta, upheld: Result<(), InconclusiveReason>, words: Words) {
         let done = self
             .done
             .entry(Arc::clone(&of.key))
             .or_insert_with(|| nothing(&of.key, of.first, of.last));
         done.first = done.first.min(of.first);
         done.last = done.last.max(of.last);
-        match upheld {
-            Ok(witnessed) => {
-                done.settled += of.observed;
-                done.witnessed += witnessed.min(of.observed);
-            }
-            Err(reason) => {
-                done.retracted += of.observed;
-                self.inconclusive(reason, of.observed);
-            }
+        let witnessed = words.witnessed.min(of.observed);
+        let (settled, back) = match (upheld, words.refuted) {
+            (Ok(()), None) => (of.observed, None),
+            (Ok(()), Some(reason)) => (witnessed, Some(reason)),
+            (Err(reason), _) => (0, Some(reason)),
+        };
+        let retracted = of.observed - settled;
+        done.settled += settled;
+        done.witnessed += witnessed.min(settled);
+        done.retracted += retracted;
+        if let Some(reason) = back
+            && retracted > 0
+        {
+            self.inconclusive(reason, retracted);
         }
     }
 
@@ -291,8 +304,8 @@ impl Ledger {
         {
             let ((last, _), group) = group.remove_entry();
             let words = group.words;
-            let verdict = upheld(&group.key, group.first, last, words.refuted);
-            self.finish(&group.delta(last), verdict.map(|()| words.witnessed));
+            let verdict = upheld(&group.key, group.first, last, words.refused());
+            self.finish(&group.delta(last), verdict, words);
         }
         self.last_report = self.next_group;
         self.reported
@@ -304,8 +317,8 @@ impl Ledger {
         for (mut delta, words) in observed {
             self.reported.insert(Arc::clone(&delta.key), now);
             if delta.last <= self.settled_until {
-                let verdict = upheld(&delta.key, delta.first, delta.last, words.refuted);
-                self.finish(&delta, verdict.map(|()| words.witnessed));
+                let verdict = upheld(&delta.key, delta.first, delta.last, words.refused());
+                self.finish(&delta, verdict, words);
                 if let Some(done) = self.done.get_mut(&delta.key) {
                     done.observed += delta.observed;
                     done.samples.append(&mut delta.samples);
@@ -335,7 +348,8 @@ impl Ledger {
             && let Some(((last, _), group)) = self.groups.pop_first()
         {
             self.settled_until = self.settled_until.max(last);
-            self.finish(&group.delta(last), Err(InconclusiveReason::StateEvicted));
+            let reason = InconclusiveReason::StateEvicted;
+            self.finish(&group.delta(last), Err(reason), group.words);
         }
         findings.extend(std::mem::take(&mut self.done).into_values());
         findings.sort_by(|a, b| a.key.cmp(&b.key).then(b.observed.cmp(&a.observed)));

@@ -39,8 +39,8 @@ pub struct OpenSocket {
     pub inbound: bool,
     /// The socket's cookie: never used again in its namespace.
     pub cookie: u64,
-    /// When a packet last came over it; `None` if that is not known. A connection that was cut stays established for long: only what came
-    /// after a policy shows that it outlived it.
+    /// When something last surely got through from the end that opened it to the other; `None` if that is not known. A connection that
+    /// was cut stays established for long: only what came through under a policy shows that it outlived it.
     pub heard: Option<Instant>,
 }
 

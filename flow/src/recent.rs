@@ -259,16 +259,16 @@ impl Recent {
         }
         let (tag, client) = chains(entry.protocol, entry.tag, entry.client(), entry.server());
         let place = self.next;
-        for (chain, bucket) in [(TAG, self.bucket(&tag)), (CLIENT, self.bucket(&client))] {
-            if let Some(head) = self.heads.get_mut(chain).and_then(|h| h.get_mut(bucket)) {
-                entry.older[chain] = std::mem::replace(head, place);
-            }
-        }
-        // An older entry of another namespace ends the chain.
-        entry.older[NETNS] = self
-            .latest
-            .insert(entry.netns, place)
-            .unwrap_or_else(|| place.wrapping_sub(u32::MAX / 2));
+        let (tag, client) = (self.bucket(&tag), self.bucket(&client));
+        let head = |heads: Option<&mut u32>| heads.map_or(0, |head| std::mem::replace(head, place));
+        let [tags, clients] = &mut self.heads;
+        // Nothing before it in its namespace: the end of the chain.
+        let end = place.wrapping_sub(u32::MAX / 2);
+        entry.older = [
+            head(tags.get_mut(tag)),
+            head(clients.get_mut(client)),
+            self.latest.insert(entry.netns, place).unwrap_or(end),
+        ];
         let slot = self.slot(place);
         match self.ring.get_mut(slot) {
             Some(old) => *old = entry,
@@ -324,7 +324,8 @@ impl Recent {
 
     fn bucket(&self, chain: &impl Hash) -> usize {
         // The low bits choose: the bound is a power of two.
-        (self.hash.hash_one(chain) as usize) & (self.bound - 1)
+        let bits = self.hash.hash_one(chain) & (self.bound as u64 - 1);
+        usize::try_from(bits).unwrap_or(0)
     }
 
     fn head(&self, chain: usize, value: &impl Hash) -> u32 {
@@ -368,3 +369,6 @@ fn chains(protocol: Protocol, tag: u32, client: SocketAddr, server: SocketAddr) 
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,8 +92,8 @@ pub enum Event {
         /// Verification tag: of the refusal of an INIT, the initiate tag of it.
         tag: u32,
     },
-    /// A UDP datagram: the first of its tuple (both addresses, the lower port, the crossing) for some time. While a tuple goes on, the
-    /// kernel records one of its datagrams now and then, not each.
+    /// A UDP datagram: the first of its tuple (both addresses, the lower port and whose it is, the crossing) for some time. While a tuple
+    /// goes on, the kernel records one of its datagrams now and then, not each.
     Datagram,
 }
 

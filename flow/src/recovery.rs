@@ -215,7 +215,7 @@ fn cause(
     let judgement = judgement?;
     match judgement.call {
         _ if judgement.upholds(key) => None,
-        Call::Allow | Call::Deny(_) => Some(RecoveryCause::PolicyChanged),
+        Call::Allow(_) | Call::Deny(_) => Some(RecoveryCause::PolicyChanged),
         // Not known for the moment, or for good: nothing is over by that.
         Call::Exempt | Call::Undecided(_) => None,
     }

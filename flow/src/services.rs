@@ -2,6 +2,7 @@
 //!
 //! Which end it will be is decided on the way. If the policies say the same of all, it does not matter.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use polproof_policy::{
     Backend, Endpoint, Expectation, Family, IpOwner, Query, Snapshot, UnknownReason,
 };
 
-use crate::expectation::{Call, Denial, Tuple, denied};
+use crate::expectation::{Call, Denial, Tuple, denied, isolating};
 use crate::finding::InconclusiveReason;
 use crate::here::Here;
 
@@ -83,11 +84,17 @@ pub(crate) fn expected(
     let Some(behind) = behind(snapshot, tuple.own, service, entry) else {
         return Call::Undecided(InconclusiveReason::MixedEndpoints);
     };
-    let (mut allow, mut deny, mut unknown): (bool, Option<Denial>, _) = (false, None, None);
+    let (mut allow, mut deny, mut unknown): (Option<u64>, Option<Denial>, _) = (None, None, None);
+    // The ends take part in what is expected: when one comes or goes, those who forward have work to do.
+    let admit = |allow: &mut Option<u64>, end: &Behind, by: u64| {
+        let mut hasher = DefaultHasher::new();
+        (&end.pod.uid, end.ip, end.port, by).hash(&mut hasher);
+        *allow = Some(allow.unwrap_or(0).wrapping_add(hasher.finish()));
+    };
     for end in &behind {
         if end.pod.uid == own.uid {
             // It may reach itself, whatever the policies say.
-            allow = true;
+            admit(&mut allow, end, 0);
             continue;
         }
         let query = Query {
@@ -100,7 +107,7 @@ pub(crate) fn expected(
         };
         let verdict = snapshot.evaluate(&query);
         match verdict.expectation() {
-            Expectation::Allow => allow = true,
+            Expectation::Allow => admit(&mut allow, end, isolating(&verdict)),
             // Which address it is compared with depends on where it is rewritten.
             Expectation::Unknown(UnknownReason::IpBlockOnPod) => {
                 unknown = Some(InconclusiveReason::TranslatedAddress);
@@ -115,16 +122,16 @@ pub(crate) fn expected(
                 }
                 (Call::Deny(new), Some(held)) => held.policies.extend(new.policies.iter().cloned()),
                 (Call::Undecided(reason), _) => unknown = Some(reason),
-                (Call::Allow | Call::Exempt, _) => allow = true,
+                (Call::Allow(_) | Call::Exempt, _) => admit(&mut allow, end, 0),
             },
         }
     }
     match (allow, deny, unknown) {
-        (true, Some(_), _) => Call::Undecided(InconclusiveReason::MixedEndpoints),
+        (Some(_), Some(_), _) => Call::Undecided(InconclusiveReason::MixedEndpoints),
         (_, _, Some(reason)) => Call::Undecided(reason),
-        (true, None, None) => Call::Allow,
-        (false, Some(denial), None) => Call::Deny(Arc::new(denial)),
+        (Some(by), None, None) => Call::Allow(by),
+        (None, Some(denial), None) => Call::Deny(Arc::new(denial)),
         // Nobody takes it.
-        (false, None, None) => Call::Undecided(InconclusiveReason::DestinationNotReady),
+        (None, None, None) => Call::Undecided(InconclusiveReason::DestinationNotReady),
     }
 }

@@ -15,7 +15,8 @@ use crate::record::Instant;
 use crate::settings::Settings;
 
 impl History {
-    /// The denial of an attempt from or to a pod that was not known when it was made, or for less than the grace time.
+    /// What is to be said of an attempt from or to a pod that was not known when it was made, or is for less than the grace
+    /// time.
     pub(crate) fn newcomer(
         &mut self,
         tuple: &Tuple,
@@ -23,7 +24,7 @@ impl History {
         at: Instant,
         here: &Here,
         settings: &Settings,
-    ) -> Option<Arc<Denial>> {
+    ) -> Option<Call> {
         let from = at.minus(settings.grace);
         // What changed while nobody looked is not known.
         if self.live_from()? > from {
@@ -46,12 +47,13 @@ impl History {
                         return None;
                     }
                 }
-                None => {
-                    if unknown == 0 || !matches!(now.call, Call::Deny(_)) {
-                        return None;
-                    }
-                    held = Some(now);
-                }
+                None if unknown == 0 => return None,
+                None => match now.call {
+                    Call::Deny(_) => held = Some(now),
+                    // Nobody is accused.
+                    Call::Allow(_) | Call::Exempt => return Some(now.call),
+                    Call::Undecided(_) => return None,
+                },
                 Some(before) if view.at > until => {
                     held = Some(before);
                     break;
@@ -72,10 +74,10 @@ impl History {
             }
         }
         (!policies.is_empty()).then(|| {
-            Arc::new(Denial {
+            Call::Deny(Arc::new(Denial {
                 key: Arc::clone(&denial.key),
                 policies,
-            })
+            }))
         })
     }
 }

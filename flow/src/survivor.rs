@@ -55,6 +55,8 @@ struct Held {
     birth: Birth,
     seen: Instant,
     reported: Option<Arc<FindingKey>>,
+    /// Nothing more is to be said of it.
+    left: bool,
 }
 
 /// The established connections that are followed.
@@ -97,7 +99,7 @@ impl Survivors {
     ) -> Option<Birth> {
         if let Some(held) = self.held.get_mut(&connection) {
             held.seen = held.seen.max(at);
-            return held.reported.is_none().then_some(held.birth);
+            return (held.reported.is_none() && !held.left).then_some(held.birth);
         }
         if self.held.len() >= self.bound {
             return None;
@@ -107,9 +109,17 @@ impl Survivors {
             birth,
             seen: at,
             reported: None,
+            left: false,
         };
         self.held.insert(connection, held);
         Some(birth)
+    }
+
+    /// Nothing more is to be said of a connection.
+    pub(crate) fn leave(&mut self, connection: &Connection) {
+        if let Some(held) = self.held.get_mut(connection) {
+            held.left = true;
+        }
     }
 
     /// The finding that tells of a connection.

@@ -13,6 +13,14 @@ pub struct Tally {
     pub evicted: u64,
     /// Attempts in memory.
     pub held: usize,
+    /// Attempts remembered for the questions of others.
+    pub remembered: usize,
+    /// Attempts forgotten sooner than meant, for want of room.
+    pub forgotten: u64,
+    /// UDP flows in memory.
+    pub flows: usize,
+    /// UDP flows forgotten for want of room.
+    pub flows_evicted: u64,
     /// Groups of attempts not judged for good.
     pub unsettled: usize,
     /// Findings waiting to be reported.
@@ -35,14 +43,6 @@ pub struct Tally {
     pub answered_incomplete: u64,
     /// Questions of others that were one too many.
     pub questions_refused: u64,
-    /// Attempts remembered for the questions of others, at both sides.
-    pub remembered: usize,
-    /// Of those, forgotten for want of room.
-    pub forgotten: u64,
-    /// UDP flows in memory.
-    pub flows: usize,
-    /// UDP flows forgotten for want of room.
-    pub flows_evicted: u64,
     /// Findings whose end is watched for.
     pub watched: usize,
     /// Established connections that are followed.

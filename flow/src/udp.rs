@@ -1,6 +1,6 @@
 //! UDP flows: which datagram begins one.
 //!
-//! The kernel records a tuple (both addresses, the lower of the ports, the crossing) at most once in half a minute, so that a stream costs
+//! The kernel records a tuple (both addresses, the lower of the ports and whose it is, the crossing) at most once in half a minute, so that a stream costs
 //! nothing. Both crossings of a tuple are one flow here. Its first record after a long silence is an attempt, begun by whoever sent it; the
 //! first one in the opposite crossing answers it; all others say that the flow goes on.
 //!
@@ -24,7 +24,7 @@ use crate::settings::Settings;
 /// For how long the kernel says nothing of a tuple after a record of it.
 const HELD: u64 = 30 * Instant::SECOND;
 /// Namespaces that are attached to so soon after the start were there before.
-const START: u64 = 10 * Instant::SECOND;
+const START: u64 = 30 * Instant::SECOND;
 /// The lowest port that Linux gives to a client that asks for none.
 const EPHEMERAL: u16 = 32_768;
 
@@ -35,6 +35,8 @@ struct Tuple {
     own: IpAddr,
     remote: IpAddr,
     port: u16,
+    /// At which end the lower port is: two ends may be each other's clients.
+    own_is_lower: bool,
 }
 
 impl Tuple {
@@ -44,6 +46,7 @@ impl Tuple {
             own: own.ip(),
             remote: remote.ip(),
             port: own.port().min(remote.port()),
+            own_is_lower: own.port() <= remote.port(),
         }
     }
 }
@@ -118,14 +121,17 @@ pub(crate) struct Flows {
     /// Written down over a restart.
     max_open: usize,
     flows: HashMap<Tuple, Flow>,
-    /// Every flow once, about in the order of the last datagram.
-    order: VecDeque<Tuple>,
-    young: Vec<Tuple>,
+    /// Every flow once, with the time at which to look whether it went on; about in that order.
+    order: VecDeque<(Instant, Tuple)>,
+    /// Not announced yet, about in the order of their beginning.
+    young: VecDeque<Tuple>,
     /// Namespaces that were there before anybody watched, since when they are watched.
     old: HashMap<NetnsCookie, Instant>,
     started: Option<Instant>,
     /// Flows that were alive before may be forgotten.
     forgotten: Option<Instant>,
+    /// When records were lost last.
+    lost: Option<Instant>,
     restored: usize,
     evicted: u64,
 }
@@ -138,10 +144,11 @@ impl Flows {
             max_open: settings.max_open_records,
             flows: HashMap::new(),
             order: VecDeque::new(),
-            young: Vec::new(),
+            young: VecDeque::new(),
             old: HashMap::new(),
             started: None,
             forgotten: None,
+            lost: None,
             restored: 0,
             evicted: 0,
         }
@@ -173,6 +180,12 @@ impl Flows {
         if self.restored >= self.max_open {
             self.forget_before(now);
         }
+    }
+
+    /// Records were lost until then, of which any may have been a beginning: until the kernel tells of its tuple again, what comes may be the
+    /// answer.
+    pub(crate) fn lost(&mut self, at: Instant) {
+        self.lost = self.lost.max(Some(at));
     }
 
     fn forget_before(&mut self, at: Instant) {
@@ -232,7 +245,7 @@ impl Flows {
         };
         if at.since(flow.last) >= self.idle {
             if !flow.young {
-                self.young.push(tuple);
+                self.young.push_back(tuple);
             }
             *flow = begun;
             return None;
@@ -275,6 +288,9 @@ impl Flows {
             .into_iter()
             .flatten()
             .any(|since| at < since.plus(self.idle))
+            || self
+                .lost
+                .is_some_and(|lost| at <= lost.plus(HELD + Instant::SECOND))
     }
 
     fn insert(&mut self, tuple: Tuple, flow: Flow) {
@@ -282,24 +298,24 @@ impl Flows {
             self.evict();
         }
         self.flows.insert(tuple, flow);
-        self.order.push_back(tuple);
+        self.order.push_back((flow.last.plus(self.idle), tuple));
         if flow.young {
-            self.young.push(tuple);
+            self.young.push_back(tuple);
         }
     }
 
-    /// The oldest goes; one that went on meanwhile has a few more chances.
+    /// The one that is looked at first goes; if it went on meanwhile it may have another chance, a few times.
     fn evict(&mut self) {
         for chance in 0.. {
-            let Some(tuple) = self.order.pop_front() else {
+            let Some((look, tuple)) = self.order.pop_front() else {
                 return;
             };
             let Some(flow) = self.flows.get(&tuple) else {
                 return;
             };
-            let active = flow.last.since(flow.begun) > HELD || flow.young;
-            if active && chance < 8 {
-                self.order.push_back(tuple);
+            let again = flow.last.plus(self.idle);
+            if again > look && chance < 8 {
+                self.order.push_back((again, tuple));
                 continue;
             }
             let last = flow.last;
@@ -313,49 +329,44 @@ impl Flows {
     /// Announces the flows that began: their attempts, and the answers to them. Nothing older than `horizon` may come any more, but for
     /// [`SKEW`].
     pub(crate) fn due(&mut self, horizon: Instant, announce: &mut dyn FnMut(News, Instant)) {
-        self.started.get_or_insert(horizon);
-        let flows = &mut self.flows;
-        self.young.retain(|tuple| {
-            let Some(flow) = flows.get_mut(tuple) else {
-                return false;
-            };
-            if flow.begun.plus(SKEW) > horizon {
-                return true;
+        if self.started.is_none() {
+            self.started = self.old.values().copied().max().max(Some(horizon));
+        }
+        while let Some(tuple) = self.young.front() {
+            if let Some(flow) = self.flows.get_mut(tuple) {
+                if flow.begun.plus(SKEW) > horizon {
+                    break;
+                }
+                flow.young = false;
+                flow.unsure |= flow.looks_like_an_answer();
+                let key = flow.key(tuple.netns);
+                let begun = Signal::Begun {
+                    unsure: flow.unsure,
+                };
+                announce((flow.side, key, begun), flow.begun);
+                if let Some(at) = flow.answered {
+                    let signal = Signal::Answer(Outcome::Accepted, Told::Plain);
+                    announce((flow.side, key, signal), at);
+                }
             }
-            flow.young = false;
-            flow.unsure |= flow.looks_like_an_answer();
-            let key = flow.key(tuple.netns);
-            let begun = Signal::Begun {
-                unsure: flow.unsure,
-            };
-            announce((flow.side, key, begun), flow.begun);
-            if let Some(at) = flow.answered {
-                let signal = Signal::Answer(Outcome::Accepted, Told::Plain);
-                announce((flow.side, key, signal), at);
-            }
-            false
-        });
+            self.young.pop_front();
+        }
         self.expire(horizon);
     }
 
     fn expire(&mut self, now: Instant) {
-        // A few at a time: nobody waits for it.
-        for _ in 0..256 {
-            let Some(tuple) = self.order.front().copied() else {
-                break;
-            };
+        while let Some((look, tuple)) = self.order.front().copied()
+            && look < now
+        {
+            self.order.pop_front();
             let Some(flow) = self.flows.get(&tuple) else {
-                self.order.pop_front();
                 continue;
             };
-            if flow.begun.plus(self.idle) >= now {
-                break;
-            }
-            self.order.pop_front();
-            if flow.last.plus(self.idle) < now {
+            let again = flow.last.plus(self.idle);
+            if again < now {
                 self.flows.remove(&tuple);
             } else {
-                self.order.push_back(tuple);
+                self.order.push_back((again, tuple));
             }
         }
         let idle = self.idle;
@@ -364,14 +375,14 @@ impl Flows {
 
     /// When there is something to announce.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let flows = self.young.iter().filter_map(|tuple| self.flows.get(tuple));
-        flows.map(|flow| flow.begun.plus(SKEW)).min()
+        let flow = self.flows.get(self.young.front()?)?;
+        Some(flow.begun.plus(SKEW))
     }
 
     /// Records that lead to this state again; to be read after those of the attempts.
     pub(crate) fn open(&self, out: &mut Vec<Record>) {
         let latest = self.order.iter().rev().take(self.max_open);
-        for (tuple, flow) in latest.filter_map(|tuple| Some((tuple, self.flows.get(tuple)?))) {
+        for (tuple, flow) in latest.filter_map(|(_, tuple)| Some((tuple, self.flows.get(tuple)?))) {
             let key = flow.key(tuple.netns);
             if flow.young {
                 out.push(begun_marker(&key, flow.side, flow.begun, flow.unsure));
@@ -436,3 +447,6 @@ impl Flows {
         self.insert(tuple, flow);
     }
 }
+
+#[cfg(test)]
+mod tests;

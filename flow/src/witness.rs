@@ -145,9 +145,10 @@ pub enum Gap {
     RecordsLost,
     /// Packets that could not be read came around it.
     Unparsed,
-    /// It is so long ago that it is forgotten.
+    /// It is so long ago that it is forgotten, or something was seen that is it but for the time.
     TooOld,
-    /// The witness samples, and this attempt is not of its class.
+    /// The witness samples, and this attempt is not of its class. So does the kernel, of UDP: a datagram may be hidden by another one of the
+    /// last half minute, or be one of those whose sender was translated.
     NotSampled,
 }
 

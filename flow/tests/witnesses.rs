@@ -98,30 +98,24 @@ fn without_the_other_agent_one_witness_has_to_do() {
 }
 
 #[test]
-fn a_pod_that_shows_anothers_address_is_named_itself() {
-    // The friend's packets come with the client's address.
-    let mut nodes = Nodes::new(&two_nodes());
-    nodes.run(100.0);
-    let packet = nodes.next_tag();
-    let sock = |text: &str, port| std::net::SocketAddr::new(ip(text), port);
-    nodes.leave(
-        NEIGHBOUR,
-        packet,
-        sock(NEIGHBOUR.1, 4_000),
-        sock("192.168.0.1", 30_080),
-        Fate::Accepted,
-    );
-    nodes.arrive(
-        SERVER,
-        packet,
-        sock("192.168.0.1", 61_000),
-        sock(SERVER.1, 80),
-        Fate::Accepted,
-    );
-    nodes.run(125.0);
-    // It seems to come from the other node, which knows nothing of it.
-    assert!(nodes.books[B].findings.is_empty());
-    assert_eq!(nodes.books[B].reasons(), [(Reason::SourceIsNode, 1)]);
+fn a_pod_of_the_same_node_is_known_by_ourselves_whatever_its_address() {
+    for seen_as in ["192.168.0.1", "10.99.0.1", "192.168.0.2"] {
+        let mut nodes = Nodes::new(&two_nodes());
+        // Nobody has to be asked.
+        nodes.reachable = [false, false];
+        nodes.run(100.0);
+        nodes.translated(
+            NEIGHBOUR,
+            SERVER,
+            ("192.168.0.1", 30_080),
+            seen_as,
+            Fate::Accepted,
+        );
+        nodes.run(125.0);
+        let (key, sum) = nodes.books[B].only();
+        assert_eq!(name(&key.source), "neighbour", "{seen_as}");
+        assert_eq!((sum.settled, sum.witnessed), (1, 1), "{seen_as}");
+    }
 }
 
 #[test]
@@ -417,4 +411,95 @@ fn a_violation_is_over_when_the_policy_or_a_pod_is_gone() {
     assert_eq!((sum.settled, sum.retracted), (1, 0));
     assert_eq!(sum.recovered.len(), 1);
     assert_eq!(sum.recovered[0].cause, RecoveryCause::PodGone);
+}
+
+#[test]
+fn a_forged_attempt_does_not_hide_one_that_was_witnessed() {
+    let mut nodes = Nodes::new(&two_nodes());
+    nodes.run(100.0);
+    nodes.attempt(CLIENT, SERVER, 80, Fate::Accepted);
+    nodes.attempt(CLIENT, SERVER, 81, Fate::Accepted);
+    nodes.run(101.2);
+    let packet = nodes.next_tag();
+    let client = std::net::SocketAddr::new(ip(CLIENT.1), 4_000);
+    let server = std::net::SocketAddr::new(ip(SERVER.1), 80);
+    nodes.arrive(SERVER, packet, client, server, Fate::Accepted);
+    nodes.run(130.0);
+    for (key, sum) in nodes.books[B].of(FindingKind::Unenforced) {
+        assert_eq!((sum.settled, sum.witnessed), (1, 1), "{key:?}");
+        assert_eq!(sum.retracted, u64::from(key.port == 80));
+    }
+}
+
+#[test]
+fn a_port_of_a_node_that_is_forwarded_to_a_pod_hides_nobody() {
+    // No Service: the runtime forwards it, and the pod sees its own node's address.
+    let mut nodes = Nodes::new(&two_nodes());
+    nodes.run(100.0);
+    nodes.translated(
+        CLIENT,
+        SERVER,
+        ("192.168.0.2", 8_080),
+        "192.168.0.2",
+        Fate::Accepted,
+    );
+    nodes.translated(
+        FRIEND,
+        SERVER,
+        ("192.168.0.2", 8_080),
+        "192.168.0.2",
+        Fate::Accepted,
+    );
+    nodes.run(130.0);
+    let (key, sum) = nodes.books[B].only();
+    assert_eq!(name(&key.source), "client");
+    assert_eq!((sum.observed, sum.settled, sum.witnessed), (1, 1, 1));
+    assert!(nodes.books[A].inconclusive.is_empty());
+}
+
+#[test]
+fn a_named_port_that_the_pod_does_not_name_leaves_it_open() {
+    let mut state = two_nodes();
+    let mut policy = guard(1);
+    policy.ingress.push(polproof_policy::model::Rule {
+        peers: Vec::new(),
+        ports: vec![polproof_policy::model::PolicyPort {
+            protocol: polproof_policy::Protocol::Tcp,
+            port: polproof_policy::model::PortMatch::Named("web".into()),
+            end_port_written: Default::default(),
+        }],
+    });
+    apply_policy(&mut state, policy);
+    let mut nodes = Nodes::new(&state);
+    nodes.run(100.0);
+    nodes.attempt(CLIENT, SERVER, 80, Fate::Accepted);
+    nodes.run(130.0);
+    assert!(nodes.books[B].findings.is_empty());
+    assert_eq!(nodes.books[B].reasons(), [(Reason::NamedPort, 1)]);
+}
+
+#[test]
+fn a_restart_asks_the_other_witness_again() {
+    for forged in [false, true] {
+        let mut nodes = Nodes::new(&two_nodes());
+        nodes.run(100.0);
+        let packet = nodes.next_tag();
+        let client = std::net::SocketAddr::new(ip(CLIENT.1), 4_000);
+        let server = std::net::SocketAddr::new(ip(SERVER.1), 80);
+        nodes.arrive(SERVER, packet, client, server, Fate::Accepted);
+        if !forged {
+            nodes.leave(CLIENT, packet, client, server, Fate::Accepted);
+        }
+        // The answer is on its way when the agent is killed.
+        nodes.delay = 1_000;
+        nodes.run(100.5);
+        nodes.delay = 1;
+        let (_, sum) = nodes.books[B].only();
+        let written: Vec<_> = sum.deltas.clone();
+        nodes.restart(B, &two_nodes(), written);
+        nodes.run(130.0);
+        let (_, sum) = nodes.books[B].only();
+        let expected = if forged { (0, 1, 0) } else { (1, 0, 1) };
+        assert_eq!((sum.settled, sum.retracted, sum.witnessed), expected);
+    }
 }

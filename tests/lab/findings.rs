@@ -244,6 +244,8 @@ pub(crate) fn judged(lab: &Lab) -> Result<(JudgedCounts, BTreeMap<InconclusiveRe
         sum.denied_unanswered += counts.denied_unanswered;
         sum.denied_answered += counts.denied_answered;
         sum.allowed_answered += counts.allowed_answered;
+        sum.denied_stopped += counts.denied_stopped;
+        sum.denied_in_grace += counts.denied_in_grace;
         for entry in &node.inconclusive {
             *reasons.entry(entry.reason()).or_insert(0) += entry.count;
         }

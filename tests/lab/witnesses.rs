@@ -50,7 +50,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             overflow,
         )
         .with(|| Setup {
-            agent_arguments: vec!["--ring-bytes".into(), "4096".into()],
+            agent_arguments: vec!["--ring-bytes".into(), "64KiB".into()],
             ..Setup::default()
         }),
     ]
@@ -347,15 +347,20 @@ fn shared_hook(lab: &mut Lab) -> Result<()> {
 fn overflow(lab: &mut Lab) -> Result<()> {
     start(lab)?;
     block(lab, "m/ok-1", "m/server-2", 80, true)?;
-    // Far more at once than a ring of one page holds, from a pod that nothing stops.
-    let flood = crate::recovery::flood_of(lab, "m/server-2", 20_000)?;
+    // While nobody reads, far more is written than a ring of 64 KiB holds.
+    let flood = crate::recovery::flood_of(lab, "m/server-2", 2_000)?;
+    let process = lab.node(1)?.agent.as_ref().context("node-2 has no agent")?;
+    process.pause()?;
     let pending = lab.pod("m/ok-2")?.resident().start_burst(flood)?;
-    fail_often(lab, "m/ok-1", "m/server-2", 80)?;
-    pending.wait(Duration::from_secs(120))??;
-    let lost = lab
-        .node(1)?
-        .metric("polproof_ring_records_lost_total", &[])?;
-    ensure!(lost > 0.0, "nothing was lost: the flood shows nothing");
+    let failed = fail_often(lab, "m/ok-1", "m/server-2", 80);
+    let flooded = pending.wait(Duration::from_secs(120));
+    process.resume()?;
+    failed?;
+    flooded??;
+    wait_for(JUDGED, "the agent knows what it lost", || {
+        let lost = lab.node(1)?.metric("polproof_records_lost_total", &[])?;
+        Ok((lost > 0.0).then_some(()))
+    })?;
     withheld(
         lab,
         FindingKind::OverBlocked,

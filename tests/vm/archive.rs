@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// Programs that the scenarios start, in the folders of system programs.
-const PROGRAMS: [&str; 4] = ["ip", "tc", "iptables", "ip6tables"];
+const PROGRAMS: [&str; 6] = ["ip", "tc", "iptables", "iptables-nft", "ip6tables", "sleep"];
 
 /// Writes an archive in which this binary is `/init`.
 pub(crate) fn write(kernel: &Path, to: &Path) -> Result<()> {

@@ -72,6 +72,7 @@ fn prepare() -> Result<()> {
         ("tmpfs", "/run"),
         ("bpf", "/sys/fs/bpf"),
         ("tracefs", "/sys/kernel/tracing"),
+        ("cgroup2", "/sys/fs/cgroup"),
     ] {
         let _ = std::fs::create_dir_all(point);
         mount(

@@ -10,6 +10,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 use crate::archive;
 use crate::guest::MARK;
@@ -114,15 +116,10 @@ impl Machine {
         let initramfs = folder.path().join("initramfs");
         archive::write(&self.kernel, &initramfs).context("write the initramfs")?;
         let mut command = Command::new(QEMU);
-        // SAFETY: one system call without pointers, between fork and exec.
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
         unsafe {
-            command.pre_exec(|| {
-                // This thread waits for the machine's end; killed before it, it takes the machine along.
-                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
+            // This thread waits for the machine's end; killed before it, it takes the machine along.
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
         }
         let mut machine = Running(
             command

@@ -31,8 +31,12 @@ mod bounds;
 mod frames;
 #[path = "../observe/hooks.rs"]
 mod hooks;
+#[path = "../observe/inside.rs"]
+mod inside;
 #[path = "../observe/odd.rs"]
 mod odd;
+#[path = "../observe/pods.rs"]
+mod pods;
 #[path = "../observe/records.rs"]
 mod records;
 #[path = "../observe/restart.rs"]

@@ -101,6 +101,8 @@ pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
     tests.extend(crate::odd::TESTS);
     tests.extend(crate::transports::TESTS);
     tests.extend(crate::bounds::TESTS);
+    tests.extend(crate::pods::TESTS);
+    tests.extend(crate::inside::TESTS);
     tests.extend(crate::restart::TESTS);
     tests.extend(crate::hooks::TESTS);
     for (name, run) in tests {

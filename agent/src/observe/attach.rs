@@ -70,6 +70,7 @@ impl Observer {
             }
             let interface = required_interface(netns)?;
             let cookie = self.identify(here, &interface)?;
+            self.forget_devices()?;
             let mut since = Instant(0);
             for row in &HOOKS {
                 let attached = match self.means {
@@ -90,7 +91,12 @@ impl Observer {
         })
     }
 
-    /// Asks again what else sits on eth0.
+    /// How the programs are attached.
+    pub fn means(&self) -> Means {
+        self.means
+    }
+
+    /// Asks again what else sits on eth0, and whether our programs still do.
     pub fn hook(&mut self, netns: &Path) -> Result<Hook, ObserveError> {
         let ours = self.ours;
         visit(netns, || {

@@ -1,5 +1,7 @@
 //! By which means programs come onto eth0.
 
+use std::time::Duration;
+
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 use super::error::ObserveError;
@@ -14,6 +16,16 @@ pub enum Means {
 }
 
 impl Means {
+    /// How often a hook must be asked whether our programs are still there. A pinned link is taken away by nobody without
+    /// meaning to; a filter goes with a qdisc that somebody resets. A witness says "not seen" two seconds after the
+    /// moment at the earliest, so that by then a loss of filters is known.
+    pub fn recheck(self) -> Duration {
+        match self {
+            Self::Tcx => Duration::from_secs(30),
+            Self::Clsact => Duration::from_secs(1),
+        }
+    }
+
     /// The best that the running kernel has, found by asking what only a kernel with tcx can answer.
     pub(super) fn of_running_kernel() -> Result<Self, ObserveError> {
         // Every network namespace has this interface.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use polproof_flow::netns::{Hook, NetnsEvent};
 
-use super::watch::{CHECK, FIGURES, Namespace, Watcher};
+use super::watch::{FIGURES, Namespace, Watcher};
 use crate::observe::{Observer, now};
 
 impl Watcher {
@@ -21,7 +21,7 @@ impl Watcher {
         let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(&path) else {
             return Ok(());
         };
-        watched.check = Instant::now() + CHECK;
+        watched.check = Instant::now() + self.recheck;
         let seen = watched.seen;
         if attached.is_ok() {
             watched.seen = asked;

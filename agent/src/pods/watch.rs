@@ -23,7 +23,7 @@ use super::inside::{Asking, Inside};
 use super::throttle::{Throttle, retry_after};
 use crate::observe::{Attached, ObserveError, Observer, now};
 
-/// How often a hook is asked again.
+/// How often the insides of namespaces are asked again, and dead ones collected; hooks as often as their means need.
 pub(super) const CHECK: Duration = Duration::from_secs(30);
 /// How often the figures are renewed.
 pub(super) const FIGURES: Duration = Duration::from_secs(1);
@@ -59,6 +59,8 @@ pub(super) struct Watched {
 pub(super) struct Watcher {
     pub(super) config: PodsConfig,
     observer: Arc<Mutex<Observer>>,
+    /// How often a hook is asked again.
+    pub(super) recheck: Duration,
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) events: mpsc::Sender<NetnsEvent>,
     pub(super) stats: Arc<PodsStats>,
@@ -90,6 +92,7 @@ impl Watcher {
         Self {
             throttle: Throttle::new(config.attach_per_second, start),
             config,
+            recheck: observer.means().recheck(),
             observer: Arc::new(Mutex::new(observer)),
             view,
             events,
@@ -197,10 +200,12 @@ impl Watcher {
         let to_check = self
             .namespaces
             .iter()
-            .find_map(|(path, namespace)| match namespace {
-                Namespace::Watched(watched) if watched.check <= now => Some(path.clone()),
+            .filter_map(|(path, namespace)| match namespace {
+                Namespace::Watched(watched) if watched.check <= now => Some((watched.check, path)),
                 _ => None,
-            });
+            })
+            .min()
+            .map(|(_, path)| path.clone());
         if let Some(path) = to_check {
             self.check(path).await?;
         }
@@ -333,7 +338,7 @@ impl Watcher {
                 attached,
                 identity: Identity::Unknown("not asked yet".to_owned()),
                 inside: Inside::new(Instant::now()),
-                check: Instant::now() + CHECK,
+                check: Instant::now() + self.recheck,
                 seen: started,
             }),
         );

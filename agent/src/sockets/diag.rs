@@ -19,7 +19,10 @@ const MESSAGE: usize = 72;
 const SOCKET_ID: usize = 48;
 
 const INET_DIAG_INFO: u16 = 2;
-/// Of `struct tcp_info`: milliseconds since data and since an acknowledgement came.
+/// Of `struct tcp_info`: segments not acknowledged, and milliseconds since data was sent, since new data came and since any segment
+/// came.
+const UNACKED: usize = 24;
+const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECV: usize = 52;
 const LAST_ACK_RECV: usize = 56;
 
@@ -38,8 +41,18 @@ pub(super) struct Entry {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) cookie: u64,
-    /// Nanoseconds since a packet came, where the kernel tells.
-    pub(super) quiet: Option<u64>,
+    /// Where the kernel tells.
+    pub(super) quiet: Option<Quiet>,
+}
+
+/// For how long nothing got through, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quiet {
+    /// To us.
+    pub(super) inwards: u64,
+    /// From us, as far as we know from what came back: new data comes only while our acknowledgements arrive, and what we sent
+    /// arrived if it is acknowledged. A mere repetition of the other end's tells that they do not.
+    pub(super) outwards: u64,
 }
 
 const fn number(protocol: Protocol) -> libc::c_int {
@@ -129,13 +142,20 @@ fn read(body: &[u8], protocol: Protocol, connected: u8) -> Option<(u8, Entry)> {
     Some((state, entry))
 }
 
-/// Of TCP alone: other protocols' information is another structure, and shorter.
-fn quiet(attributes: &[u8], protocol: Protocol) -> Option<u64> {
+/// Of TCP alone: other protocols' information is another structure.
+fn quiet(attributes: &[u8], protocol: Protocol) -> Option<Quiet> {
     if protocol != Protocol::Tcp {
         return None;
     }
     let (_, info) = Attributes(attributes).find(|(kind, _)| *kind == INET_DIAG_INFO)?;
-    let data = u32_at(info, LAST_DATA_RECV)?;
-    let acknowledgement = u32_at(info, LAST_ACK_RECV)?;
-    Some(u64::from(data.min(acknowledgement)) * (Instant::SECOND / 1_000))
+    let nanos = |at| Some(u64::from(u32_at(info, at)?) * (Instant::SECOND / 1_000));
+    let data = nanos(LAST_DATA_RECV)?;
+    let sent = match u32_at(info, UNACKED)? {
+        0 => nanos(LAST_DATA_SENT)?,
+        _ => u64::MAX,
+    };
+    Some(Quiet {
+        inwards: data.min(nanos(LAST_ACK_RECV)?),
+        outwards: data.min(sent),
+    })
 }

@@ -89,7 +89,13 @@ pub fn here(addresses: &[IpAddr], listened: HashSet<(Protocol, u16)>) -> io::Res
             remote: entry.remote,
             inbound,
             cookie: entry.cookie,
-            heard: entry.quiet.map(|quiet| listing.at.minus(quiet)),
+            heard: entry.quiet.map(|quiet| {
+                listing.at.minus(if inbound {
+                    quiet.inwards
+                } else {
+                    quiet.outwards
+                })
+            }),
         });
     }
     Ok(listing)

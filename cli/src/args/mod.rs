@@ -33,7 +33,8 @@ POLPROOF_TLS_SERVER_NAME stand for the flags of those names; NO_COLOR switches c
 
 const AFTER_COLLECTOR: &str = "Exit codes:
   0  nothing is wrong
-  1  there are violations (violations; status with --exit-code)
+  1  there are violations: unenforced findings, or any of the kinds asked for with --kind
+     (violations; status with --exit-code)
   2  wrong flags or bad input
   3  the collector cannot be reached";
 
@@ -185,7 +186,7 @@ pub(crate) enum When {
 pub(crate) enum Command {
     /// What was proved of every node, beside what its CNI claims
     Status(Status),
-    /// Connections that the policies deny and that were delivered all the same
+    /// Connections that the policies deny and that were delivered all the same, and other findings
     Violations(Violations),
     /// What the policies say of a connection, and which rules decide
     Explain(Explain),
@@ -211,7 +212,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_COLLECTOR)]
 pub(crate) struct Status {
-    /// End with code 1 if policies are not enforced on any node
+    /// End with code 1 if a denied connection was delivered on any node within the recent window
     #[arg(long)]
     pub(crate) exit_code: bool,
 }
@@ -235,4 +236,42 @@ pub(crate) struct Violations {
     /// Also what was taken back because the policies were just changing
     #[arg(long)]
     pub(crate) all: bool,
+    /// Only findings of these kinds; any of them then ends with code 1, not only unenforced ones
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+    pub(crate) kind: Vec<FindingKind>,
+    /// Only what has not ended
+    #[arg(long)]
+    pub(crate) standing: bool,
+}
+
+/// Kinds of findings, by the names of `-o json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum FindingKind {
+    /// Denied for long, and delivered
+    Unenforced,
+    /// Allowed, and never delivered though the way was open
+    OverBlocked,
+    /// Denied, delivered after the grace time, and stopped not much later
+    LateEnforcement,
+    /// Denied, and delivered to or from a pod that had just started
+    StartupGap,
+    /// A connection that is older than the policies that deny it, and goes on
+    Survivor,
+    /// Allowed and delivered; the answer never came back
+    ReplyLost,
+}
+
+impl FindingKind {
+    /// The name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Unenforced => "unenforced",
+            Self::OverBlocked => "over_blocked",
+            Self::LateEnforcement => "late_enforcement",
+            Self::StartupGap => "startup_gap",
+            Self::Survivor => "survivor",
+            Self::ReplyLost => "reply_lost",
+        }
+    }
 }

@@ -8,13 +8,17 @@ use jiff::Timestamp;
 use polproof_policy::Protocol;
 use polproof_proto::v1;
 
+use crate::args::FindingKind;
 use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Finding, Judged, Loss, Node, Overall, PolicyCount, Sample, State,
-    Status,
+    Cluster, Cni, Denier, End, Exposure, Finding, Judged, KindCount, Loss, Node, Overall,
+    PolicyCount, Recovered, Sample, State, Status,
 };
 
 pub(crate) use explain::{Answered, answered, replied, walks};
+
+/// Upper bounds of the exposure histogram on the wire, in milliseconds; the last count has none.
+const EXPOSURE_BOUNDS_MS: [u64; 10] = [10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000];
 
 fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     let time = time?;
@@ -38,15 +42,19 @@ pub(crate) fn finding(finding: v1::Finding) -> Finding {
         .saturating_sub(finding.retracted)
         .max(finding.settled);
     Finding {
-        kind: match key.kind() {
-            v1::FindingKind::Unspecified => "unknown",
-            v1::FindingKind::Unenforced => "unenforced",
-            v1::FindingKind::OverBlocked => "over_blocked",
-            v1::FindingKind::LateEnforcement => "late_enforcement",
-            v1::FindingKind::StartupGap => "startup_gap",
-            v1::FindingKind::Survivor => "survivor",
-            v1::FindingKind::ReplyLost => "reply_lost",
-        },
+        kind: kind(key.kind()),
+        witnessed: finding.witnessed,
+        recovered: finding.recovered.map(|recovered| Recovered {
+            at: time(recovered.at),
+            cause: match recovered.cause() {
+                v1::RecoveryCause::Unspecified => "unknown",
+                v1::RecoveryCause::Enforced => "enforced",
+                v1::RecoveryCause::Delivered => "delivered",
+                v1::RecoveryCause::PolicyChanged => "policy_changed",
+                v1::RecoveryCause::PodGone => "pod_gone",
+                v1::RecoveryCause::Closed => "closed",
+            },
+        }),
         protocol: match key.protocol() {
             v1::Protocol::Unspecified => "unknown",
             v1::Protocol::Tcp => "TCP",
@@ -77,6 +85,41 @@ pub(crate) fn finding(finding: v1::Finding) -> Finding {
         first_seen: time(finding.first_seen),
         last_seen: time(finding.last_seen),
         samples: finding.samples.iter().map(sample).collect(),
+    }
+}
+
+fn kind(kind: v1::FindingKind) -> &'static str {
+    match kind {
+        v1::FindingKind::Unspecified => "unknown",
+        v1::FindingKind::Unenforced => "unenforced",
+        v1::FindingKind::OverBlocked => "over_blocked",
+        v1::FindingKind::LateEnforcement => "late_enforcement",
+        v1::FindingKind::StartupGap => "startup_gap",
+        v1::FindingKind::Survivor => "survivor",
+        v1::FindingKind::ReplyLost => "reply_lost",
+    }
+}
+
+/// A kind for a question.
+pub(crate) fn kind_number(kind: FindingKind) -> i32 {
+    match kind {
+        FindingKind::Unenforced => v1::FindingKind::Unenforced,
+        FindingKind::OverBlocked => v1::FindingKind::OverBlocked,
+        FindingKind::LateEnforcement => v1::FindingKind::LateEnforcement,
+        FindingKind::StartupGap => v1::FindingKind::StartupGap,
+        FindingKind::Survivor => v1::FindingKind::Survivor,
+        FindingKind::ReplyLost => v1::FindingKind::ReplyLost,
+    }
+    .into()
+}
+
+fn kind_count(of: &v1::KindCount) -> KindCount {
+    KindCount {
+        kind: kind(of.kind()),
+        findings: of.findings,
+        attempts: of.attempts,
+        standing: of.standing,
+        last_seen: time(of.last_seen),
     }
 }
 
@@ -201,6 +244,8 @@ fn overall(overall: v1::OverallStatus) -> Overall {
         last_violation_node: printable(overall.last_violation_node),
         violations_recent: overall.violations_recent,
         agents_away: overall.agents_away,
+        denied_stopped: overall.denied_stopped,
+        violations_standing: overall.violations_standing,
     }
 }
 
@@ -209,6 +254,7 @@ fn node(node: v1::NodeStatus) -> Node {
     let coverage = node.coverage.unwrap_or_default();
     let loss = node.loss.unwrap_or_default();
     let judged = node.judged.unwrap_or_default();
+    let exposure = node.exposure.unwrap_or_default();
     Node {
         node: printable(node.node),
         enforcement,
@@ -236,13 +282,20 @@ fn node(node: v1::NodeStatus) -> Node {
         violations: node.violations,
         violations_recent: node.violations_recent,
         last_violation: time(node.last_violation),
+        violations_standing: node.violations_standing,
+        stopped_since: node.stopped_since,
+        stopped_recent: node.stopped_recent,
         findings: node.findings,
+        kinds: node.kinds.iter().map(kind_count).collect(),
+        exposure: Exposure::new(&EXPOSURE_BOUNDS_MS, &exposure.counts, exposure.sum_ms),
         judged: Judged {
             allowed_delivered: judged.allowed_delivered,
             denied_delivered: judged.denied_delivered,
             denied_unanswered: judged.denied_unanswered,
             denied_answered: judged.denied_answered,
             allowed_answered: judged.allowed_answered,
+            denied_stopped: judged.denied_stopped,
+            denied_in_grace: judged.denied_in_grace,
         },
         inconclusive: node
             .inconclusive

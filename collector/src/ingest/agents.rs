@@ -105,11 +105,12 @@ impl Agents {
         }
     }
 
-    /// Everything that the store has not heard of yet.
-    pub fn unsaved(&self) -> Vec<Heard> {
+    /// Everything that the store has not heard of yet; of one node, if one is named.
+    pub fn unsaved(&self, of: Option<&str>) -> Vec<Heard> {
         self.lock()
             .agents
             .iter_mut()
+            .filter(|(node, _)| of.is_none_or(|of| of == node.as_str()))
             .filter_map(|(node, agent)| {
                 std::mem::take(&mut agent.unsaved).then(|| Heard {
                     node: node.clone(),

@@ -154,9 +154,9 @@ impl Ingest {
         Status::unavailable(error.to_string())
     }
 
-    /// Writes to the store what is known of the agents.
-    pub async fn save_heard(&self) {
-        let news = self.agents.unsaved();
+    /// Writes to the store what is known of the agents, or of one.
+    pub async fn save_heard(&self, of: Option<&str>) {
+        let news = self.agents.unsaved(of);
         if news.is_empty() {
             return;
         }

@@ -65,7 +65,8 @@ impl<'a> Session<'a> {
             .last_sequence(&hello.node, &hello.instance)
             .await
             .map_err(|error| ingest.store_failed(&error))?;
-        ingest.save_heard().await;
+        // Only of this one: after a restart a thousand agents come at once.
+        ingest.save_heard(Some(&hello.node)).await;
         let welcome = v1::Welcome {
             last_sequence: last,
             collector_version: env!("CARGO_PKG_VERSION").to_owned(),

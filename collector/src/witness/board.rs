@@ -26,13 +26,12 @@ pub(super) const OPEN_OF_ONE: usize = 2_048;
 const OPEN_AT_LEAST: usize = 16;
 /// Questions that may be with one agent.
 pub(super) const ASKED_OF_ONE: usize = 1_024;
-/// Inquiries of everybody that may be open; more wait for their turn.
+/// Inquiries of everybody that may be open in a large cluster; more wait for their turn.
 pub(super) const EVERYBODY: usize = 32;
-/// Inquiries of everybody begun in a second, on average: each is a question to every agent.
-const EVERYBODY_A_SECOND: Rate = Rate {
-    a_second: 20.0,
-    burst: 40.0,
-};
+/// And in a small one.
+const EVERYBODY_OF_FEW: usize = 1_024;
+/// Questions that inquiries of everybody may make in a second: each makes one for every agent.
+const EVERYBODY_A_SECOND: u32 = 2_000;
 /// Inquiries of one agent in a second, on average and at once.
 const OF_ONE_A_SECOND: Rate = Rate {
     a_second: 1_000.0,
@@ -114,7 +113,7 @@ impl Board {
             asks_due: VecDeque::new(),
             crowd: Line::default(),
             crowd_open: 0,
-            crowd_tokens: Tokens::new(EVERYBODY_A_SECOND),
+            crowd_tokens: Tokens::new(Self::crowd_rate(0)),
             nodes: None,
             next: 1,
         }
@@ -204,7 +203,7 @@ impl Board {
         let Some(party) = self.parties.get_mut(&stream) else {
             return;
         };
-        if full || party.open.len() >= share || !party.tokens.take(now) {
+        if full || party.open.len() >= share || !party.tokens.take(OF_ONE_A_SECOND, now) {
             return self.refuse(stream, id, Gap::Overloaded);
         }
         // Without both clocks a time means nothing.
@@ -332,9 +331,25 @@ impl Board {
         }
     }
 
+    /// How many inquiries of everybody so many agents bear.
+    fn crowd_rate(agents: usize) -> Rate {
+        let agents = u32::try_from(agents.max(1)).unwrap_or(u32::MAX);
+        let a_second = f64::from((EVERYBODY_A_SECOND / agents).clamp(1, 500));
+        Rate {
+            a_second,
+            burst: 2.0 * a_second,
+        }
+    }
+
     /// Begins inquiries of everybody, as far as there is room.
     fn dispatch_crowd(&mut self, now: Instant) {
-        while !self.crowd.is_empty() && self.crowd_open < EVERYBODY && self.crowd_tokens.take(now) {
+        let agents = self.parties.len();
+        let rate = Self::crowd_rate(agents);
+        let places = (EVERYBODY * 1_000 / agents.max(1)).clamp(EVERYBODY, EVERYBODY_OF_FEW);
+        while !self.crowd.is_empty()
+            && self.crowd_open < places
+            && self.crowd_tokens.take(rate, now)
+        {
             let Some((number, case)) = std::iter::from_fn(|| self.crowd.pop())
                 .find_map(|number| {
                     // One that is closed cost nothing.

@@ -12,7 +12,6 @@ pub(super) struct Rate {
 /// What is left of a rate.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    rate: Rate,
     left: f64,
     at: Option<Instant>,
 }
@@ -20,21 +19,18 @@ pub(super) struct Tokens {
 impl Tokens {
     pub(super) const fn new(rate: Rate) -> Self {
         Self {
-            rate,
             left: rate.burst,
             at: None,
         }
     }
 
-    /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    /// Takes one, if there is one at this rate.
+    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let since = self
             .at
             .replace(now)
             .map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.left = since
-            .mul_add(self.rate.a_second, self.left)
-            .min(self.rate.burst);
+        self.left = since.mul_add(rate.a_second, self.left).min(rate.burst);
         let is = self.left >= 1.0;
         if is {
             self.left -= 1.0;

@@ -142,7 +142,13 @@ impl Judge {
         sender: Option<&Sender>,
         open: Open,
     ) -> bool {
-        match (open.reason, sender) {
+        let reason = match open.reason {
+            InconclusiveReason::WithinGrace if open.changed_hands => {
+                InconclusiveReason::SourceAmbiguous
+            }
+            reason => reason,
+        };
+        match (reason, sender) {
             // The pod may not be in the view yet.
             (InconclusiveReason::DestinationUnidentified, _) => true,
             (InconclusiveReason::SourceUnidentified, Some(Sender::Pod(..))) => true,
@@ -155,7 +161,14 @@ impl Judge {
                 Some(Sender::Asked) => true,
                 Some(Sender::Pod(..)) => false,
                 Some(Sender::Nobody) => self.may_be_new(attempt),
-                None => self.identify(attempt, uid) || self.may_be_new(attempt),
+                None => match self.own_sender(attempt) {
+                    Some(sender) if self.senders.len() < self.settings.max_inquiries => {
+                        self.senders.insert(attempt.key, sender);
+                        self.news = true;
+                        true
+                    }
+                    _ => self.identify(attempt, uid) || self.may_be_new(attempt),
+                },
             },
             _ => false,
         }
@@ -302,7 +315,7 @@ impl Judge {
                 return None;
             }
             // It reached eth0: the network let it through, whatever the pod did with it.
-            Call::Allow => {
+            Call::Allow(_) => {
                 self.ledger.judged().allowed_delivered += 1;
                 return None;
             }
@@ -331,7 +344,7 @@ impl Judge {
     }
 
     /// Asks the witness at the source whether it knows an attempt that is a finding.
-    fn confirm(&mut self, key: Arc<FindingKey>, attempt: &Attempt, outcome: Outcome) {
+    pub(super) fn confirm(&mut self, key: Arc<FindingKey>, attempt: &Attempt, outcome: Outcome) {
         let (End::Pod(_, source), End::Pod(_, destination)) = (&key.source, &key.destination)
         else {
             return;

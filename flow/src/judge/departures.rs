@@ -10,9 +10,10 @@ use polproof_policy::{Endpoint, IpOwner, Protocol, Query, Uid};
 
 use crate::attempt::{Attempt, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
-use crate::expectation::{self, Call, Tuple};
+use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
 use crate::join::{Joined, join};
+use crate::keys;
 use crate::namespaces::Witness;
 use crate::record::Instant;
 use crate::recovery::Pair;
@@ -61,7 +62,8 @@ impl Judge {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
             Phase::Open | Phase::Counted => return,
         };
-        if !self.has_view(attempt.first) {
+        // Two ends that open a connection together make one attempt each, and answer the other's.
+        if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {
             return;
         }
         let key = &attempt.key;
@@ -87,17 +89,17 @@ impl Judge {
         let meant = match expected {
             Ok(expected) => match (expected.call, outcome) {
                 (Call::Exempt, _) => return,
-                (Call::Allow, Outcome::Accepted) => {
+                (Call::Allow(_), Outcome::Accepted) => {
                     self.ledger.judged().allowed_answered += 1;
                     self.works(attempt, &uid, &tuple);
                     return;
                 }
-                (Call::Allow, Outcome::Refused) if !expected.steady => return,
-                (Call::Allow, _) if !expected.steady => {
+                (Call::Allow(_), Outcome::Refused) if !expected.steady => return,
+                (Call::Allow(_), _) if !expected.steady => {
                     self.leave_open(&tuple, InconclusiveReason::WithinGrace);
                     return;
                 }
-                (Call::Allow, _) => Meant::Allowed,
+                (Call::Allow(_), _) => Meant::Allowed,
                 (Call::Deny(_), Outcome::Accepted) => {
                     self.ledger.judged().denied_answered += 1;
                     Meant::Denied
@@ -117,6 +119,11 @@ impl Judge {
                 }
             },
             Err(open) if open.reason == InconclusiveReason::MixedEndpoints => Meant::Mixed,
+            // A port of a node may be forwarded to a pod: its witness has to learn who called.
+            Err(open) if open.reason == InconclusiveReason::SourceIsNode => {
+                self.call_node(attempt, uid, tuple);
+                return;
+            }
             Err(open) => {
                 // What was answered arrived somewhere, and is judged there.
                 if dead {
@@ -138,7 +145,8 @@ impl Judge {
 
     /// Counts an attempt without a verdict, if a witness could have been asked: of what leaves the cluster nothing is claimed.
     fn leave_open(&mut self, tuple: &Tuple, reason: InconclusiveReason) {
-        if self.ends(tuple).is_some() && !is_about_a_source(reason) {
+        let has_ends = self.ends(tuple).is_some_and(|(ends, _)| !ends.is_empty());
+        if has_ends && !is_about_a_source(reason) {
             self.ledger.inconclusive(reason, 1);
         }
     }
@@ -164,6 +172,10 @@ impl Judge {
         let Some((ends, service)) = self.ends(&departed.tuple) else {
             return;
         };
+        // Others than pods have no witness, and whether a pod reaches itself through a Service is no question of policies.
+        if ends.is_empty() || ends.iter().any(|end| end.pod.uid == departed.uid) {
+            return;
+        }
         let limit = match departed.meant {
             Meant::Allowed => &mut self.doubting,
             Meant::Denied | Meant::Mixed => &mut self.proving,
@@ -179,7 +191,8 @@ impl Judge {
                     asks.clear();
                     break;
                 };
-                let question = question(&departed, &end.pod.uid);
+                let (attempt, own) = (&departed.attempt, departed.uid.clone());
+                let question = question(attempt, own, Some(end.pod.uid.clone()));
                 asks.push((self.ask_node(node.clone()), question));
             }
         }
@@ -188,6 +201,25 @@ impl Judge {
         let purpose = Purpose::Departure(Box::new(departed));
         self.inquiries
             .open(purpose, asks, self.now, &mut self.tally);
+    }
+
+    /// Tells the node that was called who called.
+    fn call_node(&mut self, attempt: &Attempt, uid: Uid, tuple: Tuple) {
+        let newest = self.history.newest();
+        let Some(IpOwner::Node(node)) = newest.map(|newest| newest.owner(tuple.peer)) else {
+            return;
+        };
+        let asked = Asked::of(Side::Source, &attempt.key);
+        if tuple.protocol == Protocol::Udp
+            || !self.inquiries.is_connected()
+            || !self.proving.admits(asked, self.now)
+        {
+            return;
+        }
+        let question = question(attempt, uid, None);
+        let asks = vec![(self.ask_node(node), question)];
+        self.inquiries
+            .open(Purpose::Tell, asks, self.now, &mut self.tally);
     }
 
     /// The witness at the destination of an attempt has spoken.
@@ -291,12 +323,12 @@ impl Judge {
             protocol: tuple.protocol,
             port: end.port,
         };
-        let key = expectation::allowed(newest, kind, &query)?;
+        let key = keys::allowed(newest, kind, &query)?;
         let expected = self
             .history
             .expect(tuple, uid, attempt.first, &self.here, &self.settings);
         match expected {
-            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow) => {}
+            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow(_)) => {}
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
@@ -386,19 +418,19 @@ const fn is_about_a_source(reason: InconclusiveReason) -> bool {
     )
 }
 
-/// The question to a pod that an attempt may have reached.
-fn question(departed: &Departed, pod: &Uid) -> Question {
+/// The question to a pod that an attempt may have reached, or to every pod of a node.
+fn question(attempt: &Attempt, own: Uid, pod: Option<Uid>) -> Question {
     let Attempt {
         key, first, last, ..
-    } = departed.attempt;
+    } = *attempt;
     Question {
         side: Side::Destination,
         protocol: key.protocol,
         tag: key.tag,
         client: key.client,
         server: key.server,
-        pod: Some(pod.clone()),
-        asker: Some(departed.uid.clone()),
+        pod,
+        asker: Some(own),
         first,
         last,
     }

@@ -21,6 +21,7 @@ mod witnesses;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use polproof_policy::{Protocol, Snapshot};
 
@@ -28,7 +29,7 @@ use crate::answers::Answers;
 use crate::attempt::{Attempt, AttemptKey, Side, Signal, read};
 use crate::control::Doubts;
 use crate::exposure::Exposures;
-use crate::finding::{FindingDelta, InconclusiveReason};
+use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, Sample};
 use crate::here::Here;
 use crate::history::History;
 use crate::inquiries::{Inquiries, Limit};
@@ -49,6 +50,10 @@ use arrivals::Sender;
 use departures::Way;
 use witnesses::Purpose;
 
+/// How often attempts that wait are looked for.
+const WALK: u64 = Instant::SECOND / 50;
+/// How often what is too old is looked for.
+const SWEEP: u64 = Instant::SECOND;
 /// Times of loss remembered.
 const LOSSES: usize = 64;
 
@@ -97,6 +102,10 @@ pub struct Judge {
     /// Something came that attempts may have waited for.
     news: bool,
     waiting: bool,
+    /// When those may be looked for again.
+    next_walk: Instant,
+    /// When what is too old is looked for again.
+    next_sweep: Instant,
     due: Vec<u32>,
     /// Questions of others.
     answers: Answers,
@@ -111,6 +120,8 @@ pub struct Judge {
     learned: Limit<AttemptKey>,
     doubting: Limit<Asked>,
     proving: Limit<Asked>,
+    /// Findings of before a restart, whose other witnesses are to be asked again.
+    unconfirmed: Vec<(Arc<FindingKey>, Sample)>,
     /// Who sent what arrived, where the address does not tell: as far as witnesses have said.
     senders: HashMap<AttemptKey, Sender>,
     /// Addresses inside a pod CIDR that nobody is known to have, since when and until when they send: a new pod's is known
@@ -146,6 +157,8 @@ impl Judge {
             now: Instant(0),
             news: false,
             waiting: false,
+            next_walk: Instant(0),
+            next_sweep: Instant(0),
             due: Vec::new(),
             answers: Answers::new(settings.max_questions, settings.testimony),
             testimonies: Vec::new(),
@@ -157,6 +170,7 @@ impl Judge {
             learned: Limit::new(limits, settings.remember, 1),
             doubting: Limit::new(limits, 5 * second, 5),
             proving: Limit::new(limits, 5 * second, 1),
+            unconfirmed: Vec::new(),
             senders: HashMap::new(),
             strangers: HashMap::new(),
             ways: HashMap::new(),
@@ -193,6 +207,13 @@ impl Judge {
         self.source.forget_before(now);
         for delta in &restored.unsettled {
             self.standing.stand(&delta.key, delta.last);
+            let samples = delta
+                .samples
+                .first()
+                .map(|sample| (Arc::clone(&delta.key), *sample));
+            if self.unconfirmed.len() < self.settings.max_inquiries {
+                self.unconfirmed.extend(samples);
+            }
         }
         self.ledger
             .restore(restored.unsettled, restored.settled_until);
@@ -294,6 +315,7 @@ impl Judge {
         if lost == 0 {
             return;
         }
+        self.flows.lost(at);
         let from = at.minus(Instant::SECOND);
         if let Some((_, to)) = self.losses.back_mut()
             && *to >= from
@@ -322,12 +344,16 @@ impl Judge {
         self.hear(horizon);
         let mut due = std::mem::take(&mut self.due);
         self.destination.due(horizon, &mut due);
-        if self.news && self.waiting {
+        // Looking for those that wait is a walk over the whole table.
+        if self.news && self.waiting && self.now >= self.next_walk {
+            self.next_walk = self.now.plus(WALK);
             self.waiting = false;
+            self.news = false;
             self.destination.waiting(&mut due);
             due.dedup();
+        } else if !self.waiting {
+            self.news = false;
         }
-        self.news = false;
         for slot in &due {
             self.decide(*slot);
         }
@@ -379,8 +405,20 @@ impl Judge {
         if self.here.expire(now.minus(self.settings.retention())) {
             self.history.forget();
         }
+        self.ask_again();
+        if now >= self.next_sweep {
+            self.next_sweep = now.plus(SWEEP);
+            self.sweep();
+        }
+    }
+
+    /// Forgets what is too old.
+    fn sweep(&mut self) {
+        let now = self.now;
         let forget = now.minus(self.settings.retention());
         self.strangers.retain(|_, (_, last)| *last >= forget);
+        self.doubts.expire(now);
+        self.end_flows();
         let destination = &self.destination;
         if self.senders.len() >= self.settings.max_inquiries {
             // Those of attempts that were evicted.

@@ -87,7 +87,7 @@ impl Judge {
             return;
         };
         let over = standing.check(&newest, |key| {
-            let (tuple, uid) = crate::expectation::question(key)?;
+            let (tuple, uid) = crate::keys::question(key)?;
             history.present(&tuple, uid, here)
         });
         let now = self.now;
@@ -123,7 +123,9 @@ impl Judge {
         } else {
             None
         };
+        let walk = (self.news && self.waiting).then_some(self.next_walk);
         [
+            walk,
             self.destination.next_look(),
             self.source.next_look(),
             self.flows.next_due(),

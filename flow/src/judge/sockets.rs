@@ -7,7 +7,7 @@ use polproof_policy::{IpOwner, Protocol, Uid};
 
 use crate::attempt::Side;
 use crate::expectation::{Call, Tuple};
-use crate::finding::{Answer, FindingKey, FindingKind, Sample};
+use crate::finding::{Answer, FindingKey, FindingKind, InconclusiveReason, Sample};
 use crate::namespaces::Witness;
 use crate::netns::OpenSocket;
 use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
@@ -93,7 +93,8 @@ impl Judge {
                 // The witness at the other end lists it.
                 continue;
             };
-            self.goes_on(Connection::Socket(netns, socket.cookie), &there, at, again);
+            let connection = Connection::Socket(netns, socket.cookie);
+            self.goes_on(connection, &there, at, again, socket.heard);
         }
         let ended = self.survivors.listed(netns, at);
         self.close(ended, at);
@@ -107,7 +108,7 @@ impl Judge {
                 .is_some_and(|newest| matches!(newest.owner(remote.ip()), IpOwner::Nobody))
     }
 
-    /// UDP flows that went on since the last tick, and those that did not.
+    /// UDP flows that went on since the last tick.
     pub(super) fn follow_flows(&mut self) {
         for (key, begun, at) in std::mem::take(&mut self.ongoing) {
             // When it began is not known: neither is what it is.
@@ -132,15 +133,26 @@ impl Judge {
             };
             let uid = uid.clone();
             let birth = self.birth(&there.tuple(), &uid, begun);
-            self.judge_ongoing(flow, &there, &uid, at, birth);
+            self.judge_ongoing(flow, &there, &uid, (at, Some(at)), birth);
         }
+    }
+
+    /// UDP flows that went on and do so no longer.
+    pub(super) fn end_flows(&mut self) {
         let idle = self.settings.udp_idle;
         let ended = self.survivors.silent(self.now.minus(idle));
         let now = self.now;
         self.close(ended, now);
     }
 
-    fn goes_on(&mut self, connection: Connection, there: &There, at: Instant, again: bool) {
+    fn goes_on(
+        &mut self,
+        connection: Connection,
+        there: &There,
+        at: Instant,
+        again: bool,
+        heard: Option<Instant>,
+    ) {
         let Witness::Of(uid) = self.namespaces.witness(there.netns, at) else {
             return;
         };
@@ -163,7 +175,7 @@ impl Judge {
             None if again => Birth::Missed(at),
             None => Birth::BeforeUs(from.min(at)),
         };
-        self.judge_ongoing(connection, there, &uid, at, birth);
+        self.judge_ongoing(connection, there, &uid, (at, heard), birth);
     }
 
     /// What was expected when a connection began.
@@ -183,7 +195,7 @@ impl Judge {
         connection: Connection,
         there: &There,
         uid: &Uid,
-        at: Instant,
+        (at, heard): (Instant, Option<Instant>),
         birth: Birth,
     ) {
         let Some(birth) = self.survivors.see(connection, at, || birth) else {
@@ -202,6 +214,16 @@ impl Judge {
             return;
         };
         if expected.kind == FindingKind::StartupGap || !expected.steady {
+            return;
+        }
+        let Some(heard) = heard else {
+            self.survivors.leave(&connection);
+            self.ledger
+                .inconclusive(InconclusiveReason::FlowBegunBefore, 1);
+            return;
+        };
+        // One that was cut stays established for long. What came within the grace time is propagation.
+        if heard < expected.since.plus(self.settings.grace) {
             return;
         }
         let key = Arc::new(FindingKey {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use polproof_policy::{IpOwner, NamespacedName, Snapshot, Uid};
 
 use crate::answers::{Knowledge, Memories};
-use crate::attempt::{AttemptKey, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side, read};
+use crate::finding::Answer;
 use crate::here::Here;
 use crate::inquiries::OWN;
 use crate::namespaces::Namespaces;
@@ -27,6 +28,8 @@ pub(super) enum Purpose {
     Confirm(Box<Accused>),
     /// Whether what left arrived.
     Departure(Box<Departed>),
+    /// To tell who called a node, whoever took the call.
+    Tell,
 }
 
 impl Judge {
@@ -69,6 +72,28 @@ impl Judge {
         self.inquiries.connect(connected);
     }
 
+    /// Asks again about what was asked before a restart, since who was to hear the answer is gone.
+    pub(super) fn ask_again(&mut self) {
+        if self.unconfirmed.is_empty()
+            || !self.inquiries.is_connected()
+            || self.history.newest().is_none()
+        {
+            return;
+        }
+        for (key, sample) in std::mem::take(&mut self.unconfirmed) {
+            let outcome = match sample.answer {
+                Answer::Accepted => Outcome::Accepted,
+                Answer::Refused => Outcome::Refused,
+                Answer::Delivered => Outcome::Silent,
+                _ => continue,
+            };
+            if let Some((Side::Destination, attempt, _)) = read(&sample.syn) {
+                let attempt = Attempt::begin(attempt, sample.syn.at);
+                self.confirm(key, &attempt, outcome);
+            }
+        }
+    }
+
     /// Answers what can be answered, and draws the conclusions from what was.
     pub(super) fn hear(&mut self, horizon: Instant) {
         for (id, question) in self.inquiries.take_own() {
@@ -96,6 +121,7 @@ impl Judge {
                 Purpose::Identify(key) => self.identified(key, &said),
                 Purpose::Confirm(accused) => self.confirmed(&accused, &said),
                 Purpose::Departure(departed) => self.departed(&departed, &said),
+                Purpose::Tell => {}
             }
         }
     }

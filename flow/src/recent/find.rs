@@ -7,18 +7,19 @@
 //! the last half minute hides the datagram asked about, a client that may be somebody else hides everybody, and what cannot be told apart is
 //! unclear.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use polproof_policy::Protocol;
 
 use super::{CLIENT, NETNS, Recent, Remembered, TAG, WALK, chains};
+use crate::attempt::{Attempt, Outcome, Phase};
 use crate::record::{Instant, NetnsCookie};
 use crate::witness::{Gap, Question, Side};
 
 /// How wrong the times in a question may be.
 pub(crate) const SLACK: u64 = 2 * Instant::SECOND;
-/// For how long the kernel says nothing of a UDP tuple after a record of it, and a second for its clock's sake.
-pub(crate) const UDP_HELD: u64 = 31 * Instant::SECOND;
+/// For how long the kernel says nothing of a UDP tuple after a record of it, if the times in the question are as wrong as they may be.
+pub(crate) const UDP_HELD: u64 = 30 * Instant::SECOND + SLACK;
 /// A match of the tag that misses the asked time by less is no chance, but the times are wrong.
 const NEAR: u64 = 30 * Instant::SECOND;
 /// The longest walk along the attempts of one namespace.
@@ -108,7 +109,9 @@ impl Recent {
     fn look_by_client(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
         let (exact, like) = chains(question.protocol, 0, question.client, question.server);
         let mut best: Option<(_, &Remembered)> = None;
-        let mut unclear = None;
+        let mut hidden = None;
+        let mut other = None;
+        let mut ambiguous = false;
         let mut left = WALK;
         // Who sent it is told by any packet of the flow; that it was delivered then, by one of that time only.
         let before = match question.side {
@@ -121,8 +124,7 @@ impl Recent {
         ];
         for (_, entry) in walks.into_iter().flatten() {
             if left == 0 {
-                unclear = Some(Gap::Overloaded);
-                break;
+                return Match::Unclear(Gap::Overloaded);
             }
             left -= 1;
             if entry.protocol != Protocol::Udp
@@ -134,32 +136,31 @@ impl Recent {
             }
             let same_port = entry.server_port == question.server.port();
             let same_client = entry.client_port == question.client.port();
-            if entry.server == question.server.ip() && !same_port || !same_port && !same_client {
+            let translated = entry.server != question.server.ip();
+            if !(same_port || translated && same_client) {
                 continue;
             }
             if !overlaps(entry, question, before, SLACK) {
-                unclear = unclear.or(Some(Gap::NotSampled));
+                hidden = Some(Gap::NotSampled);
                 continue;
             }
             let rank = (
-                same_client,
+                same_client && same_port,
                 same_port,
                 std::cmp::Reverse(entry.first.0.abs_diff(question.first.0)),
             );
-            match &best {
-                // One socket that talks to two servers behind one address: which of them was it?
-                Some((_, held)) if held.server_port != entry.server_port && !same_port => {
-                    unclear = Some(Gap::Overloaded);
-                }
-                Some((held, _)) if *held >= rank => {}
-                _ => best = Some((rank, entry)),
+            // One socket that talks to two servers behind one address: which of them was it?
+            if !same_port && *other.get_or_insert(entry.server_port) != entry.server_port {
+                ambiguous = true;
+            }
+            if best.as_ref().is_none_or(|(held, _)| rank > *held) {
+                best = Some((rank, entry));
             }
         }
-        match (best, unclear) {
-            (_, Some(Gap::Overloaded)) => Match::Unclear(Gap::Overloaded),
-            (Some((_, found)), _) => Match::Seen(found),
-            (None, Some(gap)) => Match::Unclear(gap),
-            (None, None) => Match::Nothing,
+        match best {
+            Some(((_, false, _), _)) if ambiguous => Match::Unclear(Gap::NotSampled),
+            Some((_, found)) => Match::Seen(found),
+            None => hidden.map_or(Match::Nothing, Match::Unclear),
         }
     }
 
@@ -179,8 +180,11 @@ impl Recent {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);
-            let server =
-                entry.server_port == question.server.port() || entry.server != question.server.ip();
+            let server = if entry.server == question.server.ip() {
+                entry.server_port == question.server.port()
+            } else {
+                question.side == Side::Destination || stands(entry.server)
+            };
             if client && server {
                 return Some(Gap::NotSampled);
             }
@@ -204,7 +208,11 @@ impl Recent {
     }
 
     /// What was written down of a namespace since `from`, the latest first.
-    fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = &Remembered> {
+    pub(super) fn of(
+        &self,
+        netns: NetnsCookie,
+        from: Instant,
+    ) -> impl Iterator<Item = &Remembered> {
         let latest = self.latest.get(&netns).copied();
         let start = latest.unwrap_or_else(|| self.next.wrapping_sub(u32::MAX / 2));
         // Records of two CPUs, and those read again after a restart, are not quite in order.
@@ -217,33 +225,63 @@ impl Recent {
             })
     }
 
-    /// Whether a SYN into a pod at that time crossed one that the pod had sent itself, between the same two ports: the two ends open one
-    /// connection together, and this is no second one.
+    /// Of the memory of departures: whether a SYN into a pod at that time crossed one that the pod had sent itself between the same two
+    /// ports. The two ends open one connection together, and this is no second one.
     pub(crate) fn crossed(
         &self,
         netns: NetnsCookie,
         protocol: Protocol,
-        own: std::net::SocketAddr,
-        peer: std::net::SocketAddr,
+        own: SocketAddr,
+        peer: SocketAddr,
         at: Instant,
     ) -> bool {
-        if protocol == Protocol::Udp {
-            return false;
-        }
-        let (_, client) = chains(protocol, 0, own, peer);
-        self.walk(CLIENT, self.head(CLIENT, &client))
+        self.between(netns, protocol, own, peer).any(|entry| {
+            let over = entry
+                .answered()
+                .unwrap_or_else(|| given_up(entry.first(), entry.last()));
+            (entry.first()..=over).contains(&at)
+        })
+    }
+
+    /// Of the memory of arrivals: whether a SYN out of a pod was crossed by one from the other end, before anything answered it.
+    pub(crate) fn crosses(&self, departure: &Attempt) -> bool {
+        let over = match departure.phase {
+            Phase::Ended(outcome) | Phase::Waiting(outcome, _) if outcome != Outcome::Silent => {
+                departure.answered
+            }
+            _ => given_up(departure.first, departure.last),
+        };
+        let key = &departure.key;
+        self.between(key.netns, key.protocol, key.server, key.client)
+            .any(|other| (departure.first..=over).contains(&other.first()))
+    }
+
+    /// Attempts with a handshake between these two ends, the latest first.
+    fn between(
+        &self,
+        netns: NetnsCookie,
+        protocol: Protocol,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> impl Iterator<Item = &Remembered> {
+        let (_, chain) = chains(protocol, 0, client, server);
+        self.walk(CLIENT, self.head(CLIENT, &chain))
             .take(WALK)
             .map(|(_, entry)| entry)
-            .any(|entry| {
-                entry.netns == netns
+            .filter(move |entry| {
+                protocol != Protocol::Udp
+                    && entry.netns == netns
                     && entry.protocol == protocol
-                    && entry.client() == own
-                    && entry.server() == peer
-                    && entry.first <= at
-                    && entry.last().plus(NEAR) >= at
-                    && entry.answered().is_none_or(|answered| answered >= at)
+                    && entry.client() == client
+                    && entry.server() == server
             })
     }
+}
+
+/// When a sender that was not answered has surely given up: it waits 1 s (of SCTP 3 s), then twice as long each time.
+fn given_up(first: Instant, last: Instant) -> Instant {
+    last.plus(last.since(first).saturating_mul(2))
+        .plus(4 * Instant::SECOND)
 }
 
 /// Whether an attempt was there between the asked moments, give or take.

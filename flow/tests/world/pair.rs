@@ -10,7 +10,7 @@ use polproof_flow::finding::{
 use polproof_flow::netns::{Hook, InPod, NetnsEvent};
 use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
 use polproof_flow::witness::{Gap, Question, Testimony, Whom};
-use polproof_flow::{Here, Judge, Settings};
+use polproof_flow::{Here, Judge, Restored, Settings};
 use polproof_policy::model::{Namespace, Pod};
 use polproof_policy::{NamespacedName, Object, Protocol, State, Uid};
 
@@ -482,6 +482,29 @@ impl Nodes {
             _ => return,
         };
         self.record(to.0, make(at + 0.003, Crossing::Out, server, client, back));
+    }
+
+    /// The agent of a node is killed, and goes on with what it had written.
+    pub fn restart(&mut self, node: usize, state: &State, unsettled: Vec<FindingDelta>) {
+        let old = &self.judges[node];
+        let mut new = Judge::new(
+            Here::new(NODES[node], vec![ip("192.168.0.2")]),
+            Settings::default(),
+        );
+        let now = on(node, self.now);
+        new.restore(
+            Restored {
+                views: vec![(on(node, 1.0), state.snapshot())],
+                bindings: old.bindings(),
+                open: old.open_attempts(),
+                unsettled,
+                settled_until: old.settled_until(),
+            },
+            now,
+        );
+        new.on_snapshot(now, state.snapshot(), true);
+        new.on_collector(true);
+        self.judges[node] = new;
     }
 
     pub fn next_tag(&mut self) -> Packet {

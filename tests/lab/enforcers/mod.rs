@@ -41,7 +41,7 @@ struct Bench<'a> {
     entry: &'a Entry,
     witnesses: BTreeMap<String, Witness>,
     echoes: BTreeMap<String, Echo>,
-    inits: u16,
+    numbers: u16,
     /// Fates that were seen, and how often.
     seen: BTreeMap<String, u32>,
 }
@@ -110,11 +110,11 @@ impl Bench<'_> {
         protocol: Protocol,
         port: u16,
     ) -> Result<Attempt> {
-        self.inits += 1;
+        self.numbers += 1;
         let own = self.address(from, v6)?;
         let at = SocketAddr::new(self.address(to, v6)?, port);
         let sent = Instant::now();
-        let client = begin(self.lab.pod(from)?.netns(), own, protocol, at, self.inits)?;
+        let client = begin(self.lab.pod(from)?.netns(), own, protocol, at, self.numbers)?;
         let case = Case {
             source: client.tuple.from,
             ..Case::direct(protocol, own, at)

@@ -109,7 +109,7 @@ pub(super) fn tell(lab: &mut Lab, entry: &Entry) -> Result<()> {
         entry,
         witnesses: BTreeMap::new(),
         echoes: BTreeMap::new(),
-        inits: 0,
+        numbers: 0,
         seen: BTreeMap::new(),
     };
     for (name, node, app) in PODS {

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, send, socket,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, send, socket,
 };
 use polproof_policy::Protocol;
 use polproof_tests::netns::Netns;
@@ -162,9 +162,12 @@ pub(super) struct Client {
     pub(super) tuple: Tuple,
 }
 
+/// Clients' ports begin here.
+const FIRST_PORT: u16 = 33_000;
+
 const INIT: [u8; 20] = [1, 0, 0, 20, 0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 9];
 
-/// Begins one attempt: a SYN, a datagram or an INIT.
+/// Begins one attempt: a SYN, a datagram or an INIT. Each has a port of its own, so that none is taken for one before.
 pub(super) fn begin(
     netns: &Netns,
     own: IpAddr,
@@ -186,23 +189,17 @@ pub(super) fn begin(
         let client = socket(family, kind, flags, None)?;
         bind(
             client.as_raw_fd(),
-            &SockaddrStorage::from(SocketAddr::new(own, 0)),
+            &SockaddrStorage::from(SocketAddr::new(own, FIRST_PORT + number)),
         )?;
         match connect(client.as_raw_fd(), &SockaddrStorage::from(to)) {
             Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
             Err(error) => return Err(error).context(format!("connect to {to}")),
         }
-        let at: SockaddrStorage = getsockname(client.as_raw_fd())?;
-        let port = at.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
-        let port = port.or_else(|| {
-            at.as_sockaddr_in6()
-                .map(nix::sys::socket::SockaddrIn6::port)
-        });
         let client = Client {
             socket: Some(client),
             tuple: Tuple {
                 protocol: if protocol == Protocol::Tcp { 6 } else { 17 },
-                from: SocketAddr::new(own, port.context("a socket without a port")?),
+                from: SocketAddr::new(own, FIRST_PORT + number),
                 to,
             },
         };
@@ -228,7 +225,7 @@ impl Client {
     }
 }
 
-/// An INIT by a raw socket, since not every kernel has SCTP. Each has a port of its own.
+/// An INIT by a raw socket, since not every kernel has SCTP.
 fn init(own: IpAddr, to: SocketAddr, number: u16) -> Result<Client> {
     let domain = if to.is_ipv4() {
         libc::AF_INET
@@ -242,7 +239,7 @@ fn init(own: IpAddr, to: SocketAddr, number: u16) -> Result<Client> {
     }
     // SAFETY: just made, and ours alone.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let from = SocketAddr::new(own, 33_000 + number);
+    let from = SocketAddr::new(own, FIRST_PORT + number);
     let mut packet = Vec::new();
     packet.extend(from.port().to_be_bytes());
     packet.extend(to.port().to_be_bytes());

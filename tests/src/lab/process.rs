@@ -77,6 +77,27 @@ impl Process {
         Ok(())
     }
 
+    /// Holds it where it is, until [`Process::resume`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)
+            .with_context(|| format!("send {signal} to {}", self.name))
+    }
+
     /// `kill -9`.
     ///
     /// # Errors
@@ -92,10 +113,7 @@ impl Process {
     /// # Errors
     /// When it has not ended after `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
-        kill(
-            Pid::from_raw(i32::try_from(self.child.id())?),
-            Signal::SIGTERM,
-        )?;
+        self.signal(Signal::SIGTERM)?;
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {

@@ -39,7 +39,7 @@ const KERNELS: [Kernel; 2] = [
 ];
 
 /// What the tests in the machine need; what these need in turn is found.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 14] = [
     "veth",
     "bridge",
     "sch_ingress",
@@ -49,7 +49,9 @@ const MODULES: [&str; 12] = [
     "tcp_diag",
     "udp_diag",
     "nft_compat",
+    "nft_chain_nat",
     "xt_tcpudp",
+    "xt_REDIRECT",
     "ipt_REJECT",
     "ip6t_REJECT",
 ];

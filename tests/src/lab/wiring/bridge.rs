@@ -30,8 +30,10 @@ pub(super) fn bridge(netns: &Netns, node: u8) -> Result<()> {
             sysctls(netns, &[(name, "1")])?;
         }
     }
-    let mut script = String::from(
-        "link add cni0 type bridge mcast_snooping 0\n\
+    // With an address of its own: a bridge without takes its lowest port's, a new pod would change it, and every pod
+    // would send to an address that is gone.
+    let mut script = format!(
+        "link add cni0 address 0a:58:0a:f4:{node:02x}:01 type bridge mcast_snooping 0\n\
          link set cni0 up\n",
     );
     for ip in pod_addresses(node, 1) {

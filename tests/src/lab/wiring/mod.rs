@@ -101,7 +101,7 @@ pub(super) fn fabric(fabric: &Netns, nodes: u8) -> Result<()> {
         ],
     )?;
     let mut script = String::from(
-        "link add br0 type bridge mcast_snooping 0\n\
+        "link add br0 address 0a:58:ac:1f:00:01 type bridge mcast_snooping 0\n\
          link set br0 up\n\
          addr add 169.254.169.254/32 dev br0\n",
     );
