@@ -20,10 +20,6 @@ pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Another value makes the filter forget.
 pub const SEED_MAP: &str = ".data.seed";
 
-/// Name of the map of one `u64` behind another global: what the namespaces remembered in [`CpuState::namespaces`] are mixed with. The
-/// agent changes it before it attaches to a device.
-pub const GENERATION_MAP: &str = ".data.devices";
-
 /// [`PacketRecord::kind`]: a TCP SYN without ACK.
 pub const KIND_TCP_SYN: u8 = 1;
 /// A TCP SYN with ACK.
@@ -166,12 +162,7 @@ pub struct CpuState {
     pub unparsed_at: u32,
     /// When the last [`KIND_SAMPLED`] was written.
     pub sampled_at: u32,
-    /// Devices seen lately and the cookies of their namespaces.
-    pub namespaces: [[u64; 2]; NAMESPACES],
 }
-
-/// How many devices a CPU remembers; a power of two.
-pub const NAMESPACES: usize = 32;
 
 /// [`CpuState`] as words, the counters first.
 pub const CPU_STATE_WORDS: usize = size_of::<CpuState>() / size_of::<u64>();

@@ -10,13 +10,11 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use polproof_agent_common::{
-    Counter, CpuState, KIND_SAMPLED, KIND_UNPARSED, NAMESPACES, NOTICE_INTERVAL_MS, PacketRecord,
+    Counter, CpuState, KIND_SAMPLED, KIND_UNPARSED, NOTICE_INTERVAL_MS, PacketRecord,
 };
 
 use crate::headers::Address;
-use crate::maps::{
-    self, GENERATION, JIFFIES_PER_SECOND, NET_COOKIE, NET_DEVICE_NET, RECORDS, SK_BUFF_DEV,
-};
+use crate::maps::{self, JIFFIES_PER_SECOND, NET_COOKIE, NET_DEVICE_NET, RECORDS, SK_BUFF_DEV};
 
 /// What a packet's headers say. Addresses are kept as words: BPF has no `memcpy`, and what is not aligned is
 /// copied and cleared byte by byte, which was a fifth of the cost of a record.
@@ -39,43 +37,20 @@ pub(crate) struct Packet {
     pub(crate) protocol: u8,
 }
 
-/// Odd and random.
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// Cookie of the network namespace of the packet's device. `bpf_get_netns_cookie` answers for the packet's socket, which
 /// on ingress there is none of, so the fields are read.
-///
-/// The way from a device to its namespace is remembered by the device's address. A new device may get the address of one that is gone;
-/// but none of its packets is seen before the agent has attached to it, and before that the agent changes `GENERATION`, when no packet
-/// of the old one can be under way any more.
-///
-/// # Safety
-///
-/// `state` must be what [`maps::state`] returned in this run.
 #[inline(always)]
-unsafe fn netns_cookie(ctx: &TcContext, state: *mut CpuState) -> Option<u64> {
-    // SAFETY: at run time the context *is* the `struct sk_buff`; the helper reads with fault handling. The entry is inside of the live
-    // state, as the caller says, and nobody else writes to it.
+fn netns_cookie(ctx: &TcContext) -> Option<u64> {
+    // SAFETY: at run time the context *is* the `struct sk_buff`; the helper reads with fault handling.
     unsafe {
-        let device: u64 =
+        let device: usize =
             bpf_probe_read_kernel(field(ctx.as_ptr() as *const c_void, SK_BUFF_DEV.load()).cast())
                 .ok()?;
-        let key = device ^ GENERATION.load();
-        let index = (device.wrapping_mul(FACTOR) >> 48) as usize & (NAMESPACES - 1);
-        let entry = (&raw mut (*state).namespaces)
-            .cast::<[u64; 2]>()
-            .add(index)
-            .cast::<u64>();
-        if entry.read() == key {
-            return Some(entry.add(1).read());
-        }
         let net: usize =
             bpf_probe_read_kernel(field(device as *const c_void, NET_DEVICE_NET.load()).cast())
                 .ok()?;
         let cookie: u64 =
             bpf_probe_read_kernel(field(net as *const c_void, NET_COOKIE.load()).cast()).ok()?;
-        entry.write(key);
-        entry.add(1).write(cookie);
         Some(cookie)
     }
 }
@@ -103,8 +78,7 @@ pub(crate) unsafe fn submit(ctx: &TcContext, state: *mut CpuState, packet: &Pack
     // Before anything can fail: every failure leaves a gap.
     // SAFETY: the caller's word.
     let sequence = unsafe { maps::add(state, Counter::Sequence) };
-    // SAFETY: the caller's word.
-    let Some(cookie) = (unsafe { netns_cookie(ctx, state) }) else {
+    let Some(cookie) = netns_cookie(ctx) else {
         // SAFETY: the caller's word.
         unsafe { maps::add(state, Counter::NoCookie) };
         return;

@@ -37,11 +37,6 @@ pub(crate) static JIFFIES_PER_SECOND: Global<u32> = Global::new(250);
 #[unsafe(link_section = ".data.seed")]
 pub(crate) static SEED: Global<u64> = Global::new(1);
 
-/// Mixed into the addresses of devices that are remembered: another value forgets them.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".data.devices")]
-pub(crate) static GENERATION: Global<u64> = Global::new(1);
-
 /// The cells of the datagram filter (see [`crate::filter`]). A plain global is reached without a helper call.
 #[repr(transparent)]
 pub(crate) struct Cells(UnsafeCell<[[u64; WAYS]; SETS]>);

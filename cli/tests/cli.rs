@@ -102,7 +102,7 @@ async fn violations_in_every_format_with_their_exit_codes() {
         text(&table.stderr)
     );
     for expected in [
-        "SEEN    SOURCE      DESTINATION       COUNT  STATE     DENIED BY",
+        "SEEN    KIND        SOURCE      DESTINATION       COUNT  STATE     DENIED BY",
         "web/client",
         "shop/db:5432/TCP  3      standing  ingress shop/db",
         "3 connections that the policies deny were delivered: 1 finding on 1 node.",

@@ -97,6 +97,7 @@ impl Answers {
     }
 
     /// Questions that wait.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }

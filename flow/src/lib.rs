@@ -7,7 +7,6 @@
 //! It refuses to know the kernel's layout, the wire's and the API server's, and the clock: time
 //! is an argument. `Inconclusive(reason)` is a value here, never an error.
 
-#[allow(dead_code, reason = "the verdicts are to call it")]
 mod answers;
 mod attempt;
 mod control;
@@ -26,7 +25,6 @@ mod ledger;
 mod memo;
 mod namespaces;
 pub mod netns;
-#[allow(dead_code, reason = "the verdicts are to call it")]
 mod recent;
 pub mod record;
 mod recovery;

@@ -52,7 +52,9 @@ pub(crate) struct Remembered {
     server_port: u16,
     protocol: Protocol,
     outcome: Seen,
+    /// Saturating.
     syns: u8,
+    /// A UDP flow that went on, and no attempt.
     goes_on: bool,
 }
 
@@ -60,10 +62,6 @@ impl Remembered {
     /// In which namespace.
     pub(crate) fn netns(&self) -> NetnsCookie {
         self.netns
-    }
-    /// Transport.
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.protocol
     }
     /// Who connected, as seen there.
     pub(crate) fn client(&self) -> SocketAddr {
@@ -90,13 +88,9 @@ impl Remembered {
         self.outcome
     }
     /// SYNs, saturating.
-    #[allow(dead_code, reason = "for verdicts")]
-    pub(crate) fn syns(&self) -> u8 {
+    #[cfg(test)]
+    fn syns(&self) -> u8 {
         self.syns
-    }
-    /// Whether it is a UDP flow that went on, and no attempt.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.goes_on
     }
 
     fn is(&self, key: &AttemptKey) -> bool {

@@ -1,4 +1,5 @@
 //! Services in the lab: what kube-proxy does with packets, in every topology.
+#![allow(clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -10,16 +10,15 @@ use polproof_flow::netns::Hook;
 use polproof_flow::record::{Event, Record};
 use polproof_tests::netns::Netns;
 
-use crate::world::{self, B4, BpfDir, Pair};
+use crate::world::{self, B4, Pair};
 
-pub(crate) const TESTS: [world::Test; 7] = [
+pub(crate) const TESTS: [world::Test; 6] = [
     ("a_restart_takes_over_and_misses_nothing", restart),
     ("a_position_is_a_durable_cursor", cursor),
     ("a_waiting_reader_is_woken_or_told_to_poll", waiting),
     ("a_full_ring_is_counted_and_seen_as_loss", overflow),
     ("a_namespace_that_ends_leaves_a_dead_link", dead),
     ("two_agents_on_one_directory", two_agents),
-    ("a_device_where_another_was_is_told_from_it", successors),
 ];
 
 fn syns(records: &[Record]) -> usize {
@@ -291,36 +290,5 @@ fn two_agents() -> Result<()> {
         observer.attach(empty.path()),
         Err(ObserveError::NoInterface { .. })
     ));
-    Ok(())
-}
-
-/// The programs remember the namespace of a device by the device's address, which the next one may get.
-fn successors() -> Result<()> {
-    let bpf = BpfDir::new();
-    let (mut observer, mut ring) = world::open(&bpf)?;
-    for _ in 0..20 {
-        let pair = Pair::new()?;
-        let a = world::attach(&mut observer, &pair.a)?.netns;
-        let b = world::attach(&mut observer, &pair.b)?.netns;
-        let (_listener, to) = world::listen(&pair.b, B4)?;
-        let _stream = world::connect(&pair.a, to)?.context("connect")?;
-        let (records, _) = world::read_until(&mut ring, "SYN and SYN-ACK at both", |records| {
-            records.len() >= 4
-        })?;
-        let seen: Vec<_> = records.iter().map(|record| record.netns).collect();
-        ensure!(
-            seen.starts_with(&[a, b, b, a]),
-            "{seen:?} are not {a:?} and {b:?}"
-        );
-        ring.release(ring.position());
-        // Their devices go, and the next ones come, maybe to the same places. What the closing sends is nobody's business.
-        drop((_stream, _listener, pair));
-        world::wait_until("both namespaces are gone", || {
-            ring.read(&mut Vec::new(), 100);
-            observer.collect_dead();
-            Ok(observer.pinned().is_empty())
-        })?;
-        ring.read(&mut Vec::new(), 100);
-    }
     Ok(())
 }

@@ -9,9 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
+use polproof_agent::observe::{KernelLacks, capabilities};
 
-use crate::machine::KERNELS;
-use crate::scenarios::{self, Scenario};
+use crate::scenarios::{self, Scenario, Way};
 
 /// Before every line that is meant for the other side.
 pub(crate) const MARK: &str = "polproof-vm";
@@ -46,13 +46,17 @@ pub(crate) fn run() -> ! {
     }
 }
 
-/// The scenarios of the kernel that runs.
+/// The scenarios of the kernel that runs, by what the agent finds that it has: where that is not what the other side knows,
+/// it misses some.
 fn chosen() -> Vec<Scenario> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel = KERNELS
-        .iter()
-        .find(|kernel| release.starts_with(&format!("{}.", kernel.name)));
-    kernel.map(scenarios::of_kernel).unwrap_or_default()
+    let found = capabilities();
+    scenarios::of_kernel(if found.lacks(KernelLacks::NetCookie) {
+        Way::Inode
+    } else if found.lacks(KernelLacks::Tcx) {
+        Way::Clsact
+    } else {
+        Way::Tcx
+    })
 }
 
 fn say(text: &str) {

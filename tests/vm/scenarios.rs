@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 use polproof_agent::observe::{Identity, KernelLacks, Means, capabilities};
 
-use crate::machine::Kernel;
 use crate::{filters, means, world};
 
 /// A name and what it does.
@@ -77,17 +76,14 @@ fn named(way: Way, tries: Vec<(&'static str, Try)>) -> Vec<Scenario> {
         .collect()
 }
 
-/// What a machine with that kernel runs: the best way that it has, and the tests of the programs.
-pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
-    let tcx = kernel.tcx;
+/// What a machine runs whose kernel has this at best: that way, and the tests of the programs.
+pub(crate) fn of_kernel(way: Way) -> Vec<Scenario> {
     let mut all = vec![Scenario {
         name: "what it lacks is named".to_owned(),
-        run: Box::new(move || lacks(tcx)),
+        run: Box::new(move || lacks(way)),
     }];
-    if tcx {
-        all.extend(of(Way::Tcx));
-    } else {
-        all.extend(of(Way::Clsact));
+    all.extend(of(way));
+    if way == Way::Clsact {
         // The rest of it is the same as with cookies, and is tried on the host.
         let of_inodes = [
             means::TRIES.get(..2).unwrap_or_default(),
@@ -114,7 +110,14 @@ pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
             "our_own_program_missing_is_noticed_and_mended",
             "a_namespace_that_ends_leaves_a_dead_link",
         ];
-        if tcx || !OF_TCX.contains(&name) {
+        // And these need identities that outlive an agent or an interface.
+        const OF_COOKIES: [&str; 2] = [
+            "a_position_is_a_durable_cursor",
+            "a_replaced_interface_is_a_gap",
+        ];
+        let possible = (way == Way::Tcx || !OF_TCX.contains(&name))
+            && (way != Way::Inode || !OF_COOKIES.contains(&name));
+        if possible {
             all.push(Scenario {
                 name: format!("observe: {name}"),
                 run: Box::new(run),
@@ -124,12 +127,20 @@ pub(crate) fn of_kernel(kernel: &Kernel) -> Vec<Scenario> {
     all
 }
 
-fn lacks(tcx: bool) -> Result<()> {
+fn lacks(way: Way) -> Result<()> {
     let found = capabilities();
-    let expected = if tcx { vec![] } else { vec![KernelLacks::Tcx] };
-    ensure!(found.lacks == expected, "{found:?}");
+    let expected: &[KernelLacks] = match way {
+        Way::Tcx => &[],
+        Way::Clsact => &[KernelLacks::Tcx],
+        Way::Inode => &[KernelLacks::Tcx, KernelLacks::NetCookie],
+    };
+    // How much memory may be locked is no matter of the kernel alone.
+    let lacks = found
+        .lacks
+        .iter()
+        .filter(|lack| **lack != KernelLacks::MemoryAccounting);
+    ensure!(lacks.eq(expected), "{found:?}");
     ensure!(found.fatal().is_none(), "{found:?}");
-    let means = if tcx { Means::Tcx } else { Means::Clsact };
-    ensure!(found.means == means, "{found:?}");
+    ensure!(found.means == way.means(), "{found:?}");
     Ok(())
 }

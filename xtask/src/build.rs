@@ -64,9 +64,18 @@ pub(crate) fn binaries(workspace: &Workspace, release: bool) -> Result<()> {
     run("cargo build", &mut command)
 }
 
-/// The folder of debug binaries.
+/// A debug binary.
 pub(crate) fn debug_binary(workspace: &Workspace, name: &str) -> Result<std::path::PathBuf> {
-    let path = workspace.target().join("debug").join(name);
+    binary(workspace, "debug", name)
+}
+
+/// An optimised binary.
+pub(crate) fn release_binary(workspace: &Workspace, name: &str) -> Result<std::path::PathBuf> {
+    binary(workspace, "release", name)
+}
+
+fn binary(workspace: &Workspace, folder: &str, name: &str) -> Result<std::path::PathBuf> {
+    let path = workspace.target().join(folder).join(name);
     anyhow::ensure!(
         path.is_file(),
         "{} was not built: is the binary {name} in a Cargo.toml?",

@@ -66,6 +66,26 @@ pub struct JudgeStats {
     pub ring_lag_bytes: AtomicU64,
     /// Gauge: attempts in memory.
     pub attempts_held: AtomicU64,
+    /// Gauge: attempts remembered for the questions of others.
+    pub remembered: AtomicU64,
+    /// Attempts forgotten sooner than meant, for want of room.
+    pub forgotten: AtomicU64,
+    /// Gauge: UDP flows in memory.
+    pub flows: AtomicU64,
+    /// UDP flows forgotten for want of room.
+    pub flows_evicted: AtomicU64,
+    /// Gauge: cases in which another witness is waited for.
+    pub inquiring: AtomicU64,
+    /// Cases in which it was waited for in vain.
+    pub inquiries_timed_out: AtomicU64,
+    /// Cases in which nobody was asked, because too many were open.
+    pub inquiries_not_made: AtomicU64,
+    /// Questions of others that were one too many.
+    pub questions_refused: AtomicU64,
+    /// Gauge: findings whose end is watched for.
+    pub watched: AtomicU64,
+    /// Gauge: established connections that are followed.
+    pub sockets: AtomicU64,
     /// Gauge: reported groups of attempts that are not judged for good.
     pub unsettled: AtomicU64,
     /// Gauge: findings waiting to be committed.
@@ -197,6 +217,19 @@ impl JudgeStats {
         self.exempt.store(tally.exempt, Relaxed);
         self.evicted.store(tally.evicted, Relaxed);
         gauge(&self.attempts_held, tally.held);
+        gauge(&self.remembered, tally.remembered);
+        self.forgotten.store(tally.forgotten, Relaxed);
+        gauge(&self.flows, tally.flows);
+        self.flows_evicted.store(tally.flows_evicted, Relaxed);
+        gauge(&self.inquiring, tally.inquiring);
+        self.inquiries_timed_out
+            .store(tally.inquiries_timed_out, Relaxed);
+        self.inquiries_not_made
+            .store(tally.inquiries_dropped, Relaxed);
+        self.questions_refused
+            .store(tally.questions_refused, Relaxed);
+        gauge(&self.watched, tally.watched);
+        gauge(&self.sockets, tally.sockets);
         gauge(&self.unsettled, tally.unsettled);
         gauge(&self.unreported, tally.unreported);
     }

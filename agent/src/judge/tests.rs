@@ -66,6 +66,7 @@ async fn a_violation_is_committed_soon_then_released_then_settled() {
 
 #[tokio::test]
 async fn an_address_of_the_node_that_comes_later_is_exempt_and_a_pod_has_them_read_again() {
+    const OUTSIDE: &str = "203.0.113.9";
     let mut bench = Bench::new();
     let mut life = bench.start(1024 * 1024);
     life.identify().await;
@@ -73,16 +74,16 @@ async fn an_address_of_the_node_that_comes_later_is_exempt_and_a_pod_has_them_re
         .await
         .unwrap();
     beyond_grace(&life).await;
-    bench.connect();
+    bench.connect_from(OUTSIDE);
     until("it is committed", || life.observed() == 1).await;
     // The client turns out to be the node itself.
     life.here
-        .send_replace(Arc::from(["10.1.0.1".parse().unwrap()]));
+        .send_replace(Arc::from([OUTSIDE.parse().unwrap()]));
     until("it is taken back", || {
         life.unenforced().retracted.load(Relaxed) == 1
     })
     .await;
-    bench.connect();
+    bench.connect_from(OUTSIDE);
     until("it is exempt", || life.stats.exempt.load(Relaxed) == 1).await;
     life.cancel.cancel();
     life.task.await.unwrap().unwrap();

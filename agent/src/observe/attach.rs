@@ -70,7 +70,6 @@ impl Observer {
             }
             let interface = required_interface(netns)?;
             let cookie = self.identify(here, &interface)?;
-            self.forget_devices()?;
             let mut since = Instant(0);
             for row in &HOOKS {
                 let attached = match self.means {

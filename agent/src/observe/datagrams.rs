@@ -1,5 +1,4 @@
-//! The agent's side of what the programs remember: datagrams (agent-ebpf/src/filter.rs), by which clock, and whose
-//! namespace a device is in (agent-ebpf/src/emit.rs); and what makes them forget.
+//! The agent's side of the datagram filter (agent-ebpf/src/filter.rs): the clock that it counts by, and what makes it forget.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -7,6 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use nix::time::{ClockId, clock_getres};
+use polproof_agent_common::SEED_MAP;
 
 use super::error::ObserveError;
 use super::load::Observer;
@@ -33,17 +33,18 @@ fn per_second(nanos: u32) -> Option<u32> {
     (24..=10_000).contains(&hertz).then_some(hertz)
 }
 
-/// What a memory of the programs is mixed with. Another value makes it forget, and none can be guessed: an attacker could else choose
-/// datagrams that hide others.
-pub(super) struct Salt(Array<MapData, u64>);
+/// What the filter's hash is mixed with.
+pub(super) struct Seed(Array<MapData, u64>);
 
-impl Salt {
-    /// Takes the map of that name, and renews it.
-    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ObserveError> {
-        let map = ebpf.take_map(name).ok_or(ObserveError::Missing(name))?;
-        let mut salt = Self(Array::try_from(map)?);
-        salt.renew()?;
-        Ok(salt)
+impl Seed {
+    /// Takes its map, and gives it a value that nobody can guess: an attacker could else choose datagrams that hide others.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ObserveError> {
+        let map = ebpf
+            .take_map(SEED_MAP)
+            .ok_or(ObserveError::Missing("map .data.seed"))?;
+        let mut seed = Self(Array::try_from(map)?);
+        seed.renew()?;
+        Ok(seed)
     }
 
     fn renew(&mut self) -> Result<(), ObserveError> {
@@ -60,12 +61,6 @@ impl Observer {
     /// that it may be called as often as pods come and go, but had better not be called much more than once a second.
     pub fn forget_datagrams(&mut self) -> Result<(), ObserveError> {
         self.seed.renew()
-    }
-
-    /// Makes the programs read again which namespace a device is in. To be called before each attachment: the new device may lie
-    /// where one did that is gone.
-    pub(super) fn forget_devices(&mut self) -> Result<(), ObserveError> {
-        self.generation.renew()
     }
 }
 

@@ -5,7 +5,8 @@
 //! `time << 32 | inode`, kept in the name of our filters, and a record belongs to the last of its inode that was attached
 //! before it. That is sound, because a filter ends with its namespace, and the next namespace of the same inode has
 //! none before it is attached to. What is lost: records that nobody read before the agent ended belong to no namespace
-//! until the restarted agent has met their filters again.
+//! until the restarted agent has met their filters again; and a namespace whose filters were taken away, or whose eth0
+//! was replaced, counts as another one.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -12,7 +12,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, GENERATION_MAP, RECORDS_MAP, SEED_MAP};
+use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, RECORDS_MAP};
 use polproof_flow::record::NetnsCookie;
 
 use super::attach::HOOKS;
@@ -21,7 +21,7 @@ use super::bytecode::bpf_object;
 use super::capabilities::capabilities;
 use super::clsact::Filters;
 use super::counters::CounterMap;
-use super::datagrams::{Salt, jiffies_per_second};
+use super::datagrams::{Seed, jiffies_per_second};
 use super::error::ObserveError;
 use super::exclusive::Ours;
 use super::identity::{Generations, Identity};
@@ -64,8 +64,7 @@ pub struct Observer {
     /// The node's own: never a pod's.
     pub(super) host_namespace: NetnsCookie,
     pub(super) counters: CounterMap,
-    pub(super) seed: Salt,
-    pub(super) generation: Salt,
+    pub(super) seed: Seed,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Held as long as we live: two agents on one ring would each see half.
@@ -128,8 +127,7 @@ impl Observer {
             .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
             .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))
             .load(bpf_object())?;
-        let seed = Salt::take(&mut ebpf, SEED_MAP)?;
-        let generation = Salt::take(&mut ebpf, GENERATION_MAP)?;
+        let seed = Seed::take(&mut ebpf)?;
 
         let mut ids = HashMap::new();
         for hook in &HOOKS {
@@ -193,7 +191,6 @@ impl Observer {
             },
             counters: CounterMap::try_from(counters)?,
             seed,
-            generation,
             ring: Some(ring),
             log,
             _lock: lock,

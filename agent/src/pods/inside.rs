@@ -40,6 +40,8 @@ const LISTS: usize = 8;
 /// Ports that were listened on that are remembered for one namespace.
 const LISTENED: usize = 1_024;
 
+type Listened = HashSet<(Protocol, u16)>;
+
 /// The state of it for one namespace.
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -50,18 +52,18 @@ pub(super) struct Inside {
     filter_due: Instant,
     /// `None`: no policy selects the pod, or which pod it is is not known.
     sockets_due: Option<Instant>,
-    listened: HashSet<(Protocol, u16)>,
+    listened: Listened,
 }
 
 impl Inside {
-    pub(super) fn new(attached: Instant) -> Self {
-        Self {
+    pub(super) fn new(attached: Instant) -> Box<Self> {
+        Box::new(Self {
             attached,
             filter: None,
             filter_due: attached,
             sockets_due: None,
             listened: HashSet::new(),
-        }
+        })
     }
 
     fn filter_asked(&mut self, at: Instant) {
@@ -307,7 +309,7 @@ fn look(
     path: PathBuf,
     netns: NetnsCookie,
     identity: Identity,
-    addresses: Option<(Vec<IpAddr>, HashSet<(Protocol, u16)>)>,
+    addresses: Option<(Vec<IpAddr>, Listened)>,
 ) -> Option<Answer> {
     let visited = visit(&path, || {
         if !identity.matches(netns, identity.here()?) {

@@ -50,7 +50,7 @@ pub(super) struct Watched {
     pub(super) netns: NetnsCookie,
     pub(super) attached: Attached,
     pub(super) identity: Identity,
-    pub(super) inside: Inside,
+    pub(super) inside: Box<Inside>,
     pub(super) check: Instant,
     /// When the programs were last found attached.
     pub(super) seen: polproof_flow::record::Instant,

@@ -61,6 +61,8 @@ struct Case {
     /// The asker's number.
     id: u64,
     began: Instant,
+    /// From the asker's clock to ours, when it asked.
+    offset: i64,
     /// By our clock.
     question: Arc<Question>,
     /// Holds one of the places of inquiries of everybody.
@@ -77,6 +79,8 @@ struct Case {
 struct Ask {
     case: u64,
     of: u64,
+    /// From that agent's clock to ours, when it was asked.
+    offset: i64,
 }
 
 /// Which nodes there are, by the collector's view of the cluster; `None` if it has none.
@@ -127,6 +131,10 @@ impl Board {
         now: Instant,
     ) {
         let node: Arc<str> = node.into();
+        // A stream that was replaced before it got here.
+        if self.by_node.get(&node).is_some_and(|newer| *newer > stream) {
+            return;
+        }
         if let Some(earlier) = self.by_node.insert(Arc::clone(&node), stream) {
             self.closed(earlier, now);
         }
@@ -224,6 +232,7 @@ impl Board {
             asker: stream,
             id,
             began: now,
+            offset,
             question: Arc::new(question.shifted(offset)),
             of_everybody: false,
             left: 0,
@@ -258,17 +267,15 @@ impl Board {
         let Some(ask) = self.asks.remove(&id) else {
             return;
         };
-        let mut offset = None;
         if let Some(party) = self.parties.get_mut(&stream) {
             party.asked.remove(&id);
-            offset = party.clock.offset();
         }
         if !self.cases.contains_key(&ask.case) {
             self.figures.ignored(Ignored::Superfluous);
         } else {
-            match (word, offset) {
-                (Some(word), Some(offset)) => self.said(ask.case, word.shifted(offset), now),
-                _ => self.cannot_tell(ask.case, Gap::TimedOut, now),
+            match word {
+                Some(word) => self.said(ask.case, word.shifted(ask.offset), now),
+                None => self.cannot_tell(ask.case, Gap::TimedOut, now),
             }
         }
         self.dispatch(stream, now);
@@ -406,7 +413,7 @@ impl Board {
         match party.down.try_send(message) {
             Ok(()) => {
                 party.asked.insert(number);
-                self.asks.insert(number, Ask { case, of });
+                self.asks.insert(number, Ask { case, of, offset });
                 self.asks_due.push_back((now, number));
                 self.figures.asked();
             }
@@ -468,6 +475,7 @@ impl Board {
         }
         let waited = now.saturating_duration_since(case.began).as_secs_f64();
         self.figures.answered(word.name(), waited);
+        let word = word.shifted(case.offset.saturating_neg());
         self.tell(case.asker, case.id, word);
     }
 
@@ -478,12 +486,12 @@ impl Board {
         self.tell(stream, id, word);
     }
 
+    /// By the clock of whom it is told.
     fn tell(&self, stream: u64, id: u64, word: Word) {
         let Some(party) = self.parties.get(&stream) else {
             return;
         };
-        let offset = party.clock.offset().unwrap_or(0);
-        let testimony = convert::testimony_out(id, word.shifted(offset.saturating_neg()));
+        let testimony = convert::testimony_out(id, word);
         if party.down.try_send(Down::Testimony(testimony)).is_err() {
             self.figures.undelivered();
         }

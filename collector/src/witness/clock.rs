@@ -19,6 +19,8 @@ const AGREEING: usize = 4;
 const STEP: i64 = 250_000_000;
 /// How far the two least may be apart, in nanoseconds. Less than the time between two heartbeats.
 const AGREE: i64 = 100_000_000;
+/// How far the two newest may be from the least, in nanoseconds: what a witness allows for around an attempt.
+const DOUBT: i64 = 1_000_000_000;
 
 /// An estimate; none before the first heartbeat.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +59,7 @@ impl Clock {
         let newest = self.seen.iter().rev().take(2).min()?;
         let agree = self.seen.len() > 1
             && second.saturating_sub(least) <= AGREE
-            && newest.saturating_sub(least) <= STEP;
+            && newest.saturating_sub(least) <= DOUBT;
         agree.then_some(least)
     }
 }
@@ -82,9 +84,9 @@ mod tests {
         beats(&mut clock, 5_000 * MS, &[40 * MS, 3 * MS, 900 * MS, 7 * MS]);
         assert_eq!(clock.offset(), Some(-5_000 * MS + 3 * MS));
         // One that was late changes nothing; if all are, it may be the clock.
-        beats(&mut clock, 5_000 * MS, &[800 * MS]);
+        beats(&mut clock, 5_000 * MS, &[1_800 * MS]);
         assert_eq!(clock.offset(), Some(-5_000 * MS + 3 * MS));
-        beats(&mut clock, 5_000 * MS, &[700 * MS]);
+        beats(&mut clock, 5_000 * MS, &[1_700 * MS]);
         assert_eq!(clock.offset(), None);
         beats(&mut clock, 5_000 * MS, &[9 * MS]);
         assert_eq!(clock.offset(), Some(-5_000 * MS + 3 * MS));

@@ -87,7 +87,7 @@ impl Figures {
         self.why("malformed");
     }
 
-    /// An inquiry about a pod that is not the asker's.
+    /// An inquiry about a pod, or a testimony for one, that is on another node.
     pub(super) fn not_theirs(&self) {
         self.why("not_theirs");
     }
@@ -116,7 +116,7 @@ impl Figures {
         registry.register(
             "witness_ignored",
             "Testimonies and inquiries that count for nothing, and why: forged (not of the agent that was asked), late (or twice), \
-             superfluous (another had answered), malformed, not_theirs (an inquiry about a pod of another node)",
+             superfluous (another had answered), malformed, not_theirs (about a pod of another node)",
             self.ignored.clone(),
         );
         registry.register(

@@ -12,7 +12,7 @@
 //! - Of everybody: the first who has seen it decides. "Not seen" needs every node of the cluster to say so; one that is away, or no view
 //!   of the cluster to know the nodes by, makes it `Incomplete`.
 //! - The least that must be known: an agent asks about pods of its own node only (as far as the collector's view knows them), and learns the
-//!   answer and nothing else. A testimony counts only of the agent that was asked.
+//!   answer and nothing else. A testimony counts only of the agent that was asked, and for no pod of another node.
 //!
 //! The board is one lock, held for the handling of one message. Nothing in it waits.
 
@@ -98,10 +98,7 @@ impl Switchboard {
         let mut theirs = true;
         if let Some(view) = &self.view {
             let view = view.borrow();
-            let node_of = |uid: &str| {
-                let pod = view.snapshot.pod(&Uid(Arc::from(uid)))?;
-                pod.node.clone()
-            };
+            let node_of = |uid: &str| node_of(&view, uid);
             if whom.is_empty() && !question.pod.is_empty() {
                 // By UID only: an address may have had another owner at that time.
                 whom = node_of(&question.pod).map_or(whom, |node| node.to_string());
@@ -128,9 +125,21 @@ impl Switchboard {
     }
 
     /// An agent answers; `None`: what cannot be read.
-    pub fn testify(&self, stream: u64, id: u64, word: Option<Word>) {
+    pub fn testify(&self, stream: u64, id: u64, mut word: Option<Word>) {
         if word.is_none() {
             self.figures.malformed();
+        }
+        if let Some(view) = &self.view
+            && let Some(Word::Seen(Sighting {
+                pod: Some((_, _, uid)),
+                ..
+            })) = &word
+            && let Some(on) = node_of(&view.borrow(), uid)
+            && self.lock().node(stream).is_some_and(|own| own != on)
+        {
+            // It speaks for a pod of another node.
+            self.figures.not_theirs();
+            word = None;
         }
         self.lock().testify(stream, id, word, Instant::now());
     }
@@ -174,4 +183,9 @@ impl Switchboard {
         }
         known.as_ref().and_then(|(_, nodes)| nodes.clone())
     }
+}
+
+/// The node of a pod, if the view knows it.
+fn node_of(view: &View, uid: &str) -> Option<Arc<str>> {
+    view.snapshot.pod(&Uid(Arc::from(uid)))?.node.clone()
 }

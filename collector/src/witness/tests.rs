@@ -424,6 +424,11 @@ fn who_goes_leaves_nothing_behind() {
     assert_eq!(bench.told(22), []);
     bench.pass(TIMEOUT);
     assert_eq!(bench.figures.asked.get(), 0);
+    // A stream that was replaced before it was opened does not take the place of the newer one.
+    bench.open(21, 2);
+    bench.beat(21, 0);
+    bench.inquire(21, 1, "n1");
+    assert_eq!(bench.told(21), []);
     // Whoever is closed twice, or talks after the end, is nobody.
     bench.board.closed(2, bench.now);
     bench.inquire(2, 1, "n1");

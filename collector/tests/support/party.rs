@@ -1,4 +1,5 @@
 //! An agent that asks and answers, with a clock of its own.
+#![allow(unreachable_pub)]
 
 use std::time::Duration;
 
@@ -98,11 +99,7 @@ impl Party {
     }
 
     pub async fn beat(&self) {
-        self.say(Up::Heartbeat(v1::Heartbeat {
-            sent: stamp(now() + self.ahead),
-            ..v1::Heartbeat::default()
-        }))
-        .await;
+        self.say(beat(self.ahead)).await;
     }
 
     /// Asks of an attempt that node number `tag` has seen, a second ago.
@@ -134,6 +131,14 @@ impl Party {
         }))
         .await;
     }
+}
+
+/// What time it is, by such a clock.
+pub fn beat(ahead: i64) -> Up {
+    Up::Heartbeat(v1::Heartbeat {
+        sent: stamp(now() + ahead),
+        ..v1::Heartbeat::default()
+    })
 }
 
 pub fn inquiry(id: u64, node: &str, tag: u32, at: i64) -> Up {

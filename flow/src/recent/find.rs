@@ -39,7 +39,6 @@ pub(crate) enum Match<'a> {
 impl Recent {
     /// The attempt that a question is about, if it is remembered and there is no doubt. `stands` says whether an address may stand for
     /// somebody else behind it: any but that of a pod.
-    #[allow(dead_code, reason = "for verdicts")]
     pub(crate) fn find(
         &self,
         question: &Question,

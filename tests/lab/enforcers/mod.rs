@@ -27,6 +27,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             })
             .missing(entry.missing())
         })
+        .chain([Scenario::network(
+            "enforcer: an agent that died on one node",
+            story::one_agent_dies,
+        )])
         .collect()
 }
 
@@ -80,7 +84,8 @@ impl Bench<'_> {
     }
 
     fn address(&self, pod: &str, v6: bool) -> Result<IpAddr> {
-        Ok(self.lab.pod(pod)?.addresses()[usize::from(v6)])
+        let [four, six] = self.lab.pod(pod)?.addresses();
+        Ok(if v6 { six } else { four })
     }
 
     /// Begins attempts of all protocols, families and ports between the pods.
@@ -293,9 +298,9 @@ fn agrees(attempt: &Attempt, outcome: Outcome) -> bool {
         Fate::Either => true,
         Fate::Passes => outcome.arrived && answered,
         Fate::ReplyDies => {
-            outcome.arrived && outcome.answer == Answer::Nothing
             // The answer to an INIT is no packet of the connection.
-            || attempt.client.tuple.protocol == 132 && outcome.arrived
+            let init = attempt.client.tuple.protocol == 132;
+            outcome.arrived && (init || outcome.answer == Answer::Nothing)
         }
         Fate::Dies(how) => {
             !outcome.arrived

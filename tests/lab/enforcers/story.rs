@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use polproof_policy::Protocol;
 use polproof_tests::lab::Lab;
-use polproof_tests::lab::enforcers::{Entry, Event, Fault, None as Nothing};
+use polproof_tests::lab::enforcers::{Entry, Event, Fate, Fault, How, None as Nothing, named};
 use polproof_tests::lab::node::PodSpec;
 
 use super::Bench;
@@ -102,7 +103,8 @@ fn add(bench: &mut Bench<'_>, name: &str, node: usize, app: &str) -> Result<()> 
     bench.take_seat(&format!("shop/{name}"))
 }
 
-pub(super) fn tell(lab: &mut Lab, entry: &Entry) -> Result<()> {
+/// A lab with all pods, under the policies and the enforcer.
+fn furnish<'a>(lab: &'a mut Lab, entry: &'a Entry) -> Result<Bench<'a>> {
     lab.add_namespace("shop", &[])?;
     let mut bench = Bench {
         lab,
@@ -118,7 +120,31 @@ pub(super) fn tell(lab: &mut Lab, entry: &Entry) -> Result<()> {
     warm_up(&mut bench)?;
     bench.lab.apply(POLICIES)?;
     bench.lab.set_enforcer(entry.make())?;
+    Ok(bench)
+}
 
+/// A new deny holds for the pods of the node whose agent lives, and for no others.
+pub(super) fn one_agent_dies(lab: &mut Lab) -> Result<()> {
+    let entry = named("iptables-drop").context("the catalogue has no iptables-drop")?;
+    let mut bench = furnish(lab, entry)?;
+    bench.lab.befall(&Event::Died(Some("node-1".to_owned())))?;
+    bench.lab.apply(CHANGE)?;
+    let other = CHANGE.replace("name: free", "name: shut");
+    bench.lab.apply(&other.replace("app: free", "app: block"))?;
+    bench.lab.delete("NetworkPolicy", "shop", "block")?;
+    let open = bench.attempt("shop/xb", "shop/db-2", false, Protocol::Tcp, 80)?;
+    let closed = bench.attempt("shop/weba", "shop/block", false, Protocol::Tcp, 80)?;
+    ensure!(open.fate == Fate::Passes && closed.fate == Fate::Dies(How::Silence));
+    let mut attempts = bench.begin(&PAIRS)?;
+    attempts.extend([open, closed]);
+    bench.check("with one agent dead", &attempts)?;
+    bench.lab.befall(&Event::Restarted)?;
+    let attempts = bench.begin(&PAIRS)?;
+    bench.check("with both again", &attempts)
+}
+
+pub(super) fn tell(lab: &mut Lab, entry: &Entry) -> Result<()> {
+    let mut bench = furnish(lab, entry)?;
     let opened = Instant::now();
     let first = bench.begin(&PAIRS)?;
     bench.check("at first", &first)?;

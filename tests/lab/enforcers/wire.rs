@@ -30,6 +30,9 @@ pub(super) enum Packet {
     Error(u8, u8),
 }
 
+/// `ETH_P_ALL`.
+const EVERY_PROTOCOL: u16 = 3;
+
 /// Everything that comes to one pod's eth0.
 #[derive(Debug)]
 pub(super) struct Witness {
@@ -40,7 +43,7 @@ pub(super) struct Witness {
 impl Witness {
     pub(super) fn attach(netns: &Netns) -> Result<Self> {
         let socket = netns.run(|| -> io::Result<OwnedFd> {
-            let all = libc::c_int::from((libc::ETH_P_ALL as u16).to_be());
+            let all = libc::c_int::from(EVERY_PROTOCOL.to_be());
             let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             // SAFETY: no pointers are passed.
             let fd = unsafe { libc::socket(libc::AF_PACKET, kind, all) };
@@ -63,7 +66,7 @@ impl Witness {
         let mut buffer = [0_u8; 2048];
         loop {
             let mut from = MaybeUninit::<libc::sockaddr_ll>::zeroed();
-            let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            let mut length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
             // SAFETY: buffer and address are as long as said.
             let read = unsafe {
                 libc::recvfrom(

@@ -60,7 +60,7 @@ const fn goal(section: Section, of: &'static str, name: &'static str, bound: Bou
 /// Of memory: an audit must fit beside a CI job.
 const MEMORY: Bound = Bound::AtMost(500.0);
 
-const GOALS: [Goal; 14] = {
+const GOALS: [Goal; 24] = {
     use Bound::{AtLeast, AtMost};
     use Section::{Audit, Bpf, Command, Engine, Matrix};
     [
@@ -78,6 +78,16 @@ const GOALS: [Goal; 14] = {
         goal(Command, "explain", "questions_per_second", AtLeast(1e5)),
         goal(Bpf, "", "bpf.established.ingress.net", AtMost(5.0)),
         goal(Bpf, "", "bpf.established.egress.net", AtMost(5.0)),
+        goal(Bpf, "", "bpf.connect_close.v4.tcx", AtMost(1.03)),
+        goal(Bpf, "", "bpf.connect_close.v6.tcx", AtMost(1.03)),
+        goal(Bpf, "", "bpf.request_response.v4.tcx", AtMost(1.02)),
+        goal(Bpf, "", "bpf.request_response.v6.tcx", AtMost(1.02)),
+        goal(Bpf, "", "bpf.udp_stream.v4.tcx", AtMost(1.05)),
+        goal(Bpf, "", "bpf.udp_stream.v6.tcx", AtMost(1.05)),
+        goal(Bpf, "", "bpf.udp_new_socket.v4.tcx", AtMost(1.05)),
+        goal(Bpf, "", "bpf.udp_new_socket.v6.tcx", AtMost(1.05)),
+        goal(Bpf, "", "agent.cpu", AtMost(15.0)),
+        goal(Bpf, "", "agent.rss", AtMost(64.0)),
     ]
 };
 

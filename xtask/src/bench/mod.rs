@@ -128,10 +128,9 @@ fn programs(workspace: &Workspace) -> Result<Vec<Figure>> {
     );
     setup::install(workspace, Need::Demo)?;
     build::bpf_object(workspace)?;
-    // What is measured runs in the kernel, and both sides of a ratio run the same client: the
-    // profile of the client does not matter.
-    build::binaries(workspace, false)?;
-    let binary = build::debug_binary(workspace, "polproof-bench-bpf")?;
+    // The agent is measured as it ships.
+    build::binaries(workspace, true)?;
+    let binary = build::release_binary(workspace, "polproof-bench-bpf")?;
     say("==> BPF programs (polproof-bench-bpf)");
     figures_of(&mut workspace.command(&binary))
 }

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Clock};
 
 use polproof_flow::finding::InconclusiveReason;
-use polproof_flow::witness::{Gap, Question, Side, Testimony};
-use polproof_policy::{Protocol, Uid};
+use polproof_flow::witness::{Gap, Question, Seen, Side, Sighting, Testimony, Whom};
+use polproof_policy::{NamespacedName, Protocol, Uid};
 
 use super::world::{Bench, Life, MS, beyond_grace, until};
 use crate::observe::now;
-use crate::report::witness::QUEUE;
+use crate::report::witness::{QUEUE, StreamEnd};
 
 /// About nothing that anybody has seen.
 fn question(tag: u32) -> Question {
@@ -135,6 +135,72 @@ async fn a_stream_that_comes_and_goes_ends_nothing() {
         life.observed() == 1
     })
     .await;
+    stop(life).await;
+}
+
+#[tokio::test]
+async fn a_violation_from_another_node_is_inquired_of_and_the_word_counts() {
+    let mut bench = Bench::new();
+    let mut life = bench.start(1024 * 1024);
+    life.identify().await;
+    life.stream.connected.send_replace(true);
+    beyond_grace(&life).await;
+    bench.connect_from("10.1.0.3");
+    let begun = Clock::now();
+    let inquiry = tokio::time::timeout(Duration::from_secs(60), life.stream.inquiries.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    println!("inquired after {:?}", begun.elapsed());
+    assert_eq!(inquiry.whom, Whom::Node("there".into()));
+    let question = inquiry.question;
+    assert_eq!(
+        (question.side, question.protocol, question.tag),
+        (Side::Source, Protocol::Tcp, 1)
+    );
+    let seen = Sighting {
+        pod: Some((NamespacedName::new("shop", "remote"), Uid("remote".into()))),
+        client: question.client,
+        server: question.server,
+        first: question.first,
+        outcome: Seen::Accepted,
+    };
+    life.stream
+        .answers
+        .send((inquiry.id, Testimony::Seen(seen)))
+        .await
+        .unwrap();
+    until("it has two witnesses", || {
+        life.unenforced().witnessed.load(Relaxed) == 1
+    })
+    .await;
+    assert_eq!(life.stats.answers.seen.load(Relaxed), 1);
+    assert_eq!(life.stats.inquiries.load(Relaxed), 1);
+    stop(life).await;
+}
+
+#[tokio::test]
+async fn an_inquiry_that_nobody_takes_is_counted_and_the_verdict_is_that_of_one_witness() {
+    let mut bench = Bench::new();
+    let mut life = bench.start(1024 * 1024);
+    life.identify().await;
+    life.stream.connected.send_replace(true);
+    beyond_grace(&life).await;
+    // The stream dies, and nobody has told the judge.
+    let (_, other) = crate::report::witness::pair();
+    let StreamEnd {
+        connected: _kept, ..
+    } = std::mem::replace(&mut life.stream, other);
+    bench.connect_from("10.1.0.3");
+    until("the inquiry is dropped", || {
+        life.stats.inquiries_dropped.load(Relaxed) == 1
+    })
+    .await;
+    until("it is judged for good", || {
+        life.unenforced().settled.load(Relaxed) == 1
+    })
+    .await;
+    assert_eq!(life.unenforced().witnessed.load(Relaxed), 0);
     stop(life).await;
 }
 

@@ -41,13 +41,17 @@ pub(super) fn view() -> Arc<View> {
         labels: BTreeMap::new(),
         annotations: Default::default(),
     })));
-    for (name, address) in [("client", "10.1.0.1"), ("server", "10.1.0.2")] {
+    for (name, address, node) in [
+        ("client", "10.1.0.1", "here"),
+        ("server", "10.1.0.2", "here"),
+        ("remote", "10.1.0.3", "there"),
+    ] {
         state.apply(Object::Pod(Arc::new(Pod {
             id: NamespacedName::new("shop", name),
             uid: Uid(name.into()),
             labels: BTreeMap::new(),
             ips: vec![address.parse().unwrap()],
-            node: Some("here".into()),
+            node: Some(node.into()),
             host_network: false,
             finished: false,
             ports: Vec::new(),
@@ -176,14 +180,24 @@ impl Bench {
         self.accept(&syn);
     }
 
+    /// A connection from outside of the cluster, now.
+    pub(super) fn connect_from(&mut self, client: &str) {
+        let syn = self.syn_from(&format!("{client}:40000"), 5432);
+        self.accept(&syn);
+    }
+
     pub(super) fn syn(&mut self, port: u16) -> Record {
+        self.syn_from("10.1.0.1:40000", port)
+    }
+
+    fn syn_from(&mut self, client: &str, port: u16) -> Record {
         self.isn += 1;
         let syn = Record {
             at: now(),
             netns: NETNS,
             crossing: Crossing::In,
             protocol: polproof_policy::Protocol::Tcp,
-            source: "10.1.0.1:40000".parse().unwrap(),
+            source: client.parse().unwrap(),
             destination: SocketAddr::new("10.1.0.2".parse().unwrap(), port),
             event: Event::Syn { isn: self.isn },
         };

@@ -87,6 +87,36 @@ pub(super) fn judge(m: &mut Metrics, s: &Arc<JudgeStats>) {
         atomic(s, |s| &s.attempts_held),
     );
     m.gauge(
+        "polproof_attempts_remembered",
+        "Attempts remembered for the questions of other agents",
+        atomic(s, |s| &s.remembered),
+    );
+    m.counter(
+        "polproof_attempts_forgotten",
+        "Attempts forgotten sooner than meant, for want of room",
+        atomic(s, |s| &s.forgotten),
+    );
+    m.gauge(
+        "polproof_udp_flows",
+        "UDP flows in memory",
+        atomic(s, |s| &s.flows),
+    );
+    m.counter(
+        "polproof_udp_flows_evicted",
+        "UDP flows forgotten for want of room",
+        atomic(s, |s| &s.flows_evicted),
+    );
+    m.gauge(
+        "polproof_findings_watched",
+        "Findings whose end is watched for",
+        atomic(s, |s| &s.watched),
+    );
+    m.gauge(
+        "polproof_connections_followed",
+        "Established connections that are followed",
+        atomic(s, |s| &s.sockets),
+    );
+    m.gauge(
         "polproof_findings_unsettled",
         "Reported groups of attempts not judged for good",
         atomic(s, |s| &s.unsettled),
@@ -202,6 +232,26 @@ pub(super) fn witnesses(m: &mut Metrics, s: &Arc<JudgeStats>) {
         "polproof_witness_inquiries_dropped",
         "Of ours, not sent: too many at once, or no collector",
         atomic(s, |s| &s.inquiries_dropped),
+    );
+    m.gauge(
+        "polproof_witness_waiting",
+        "Cases of ours in which another witness is waited for",
+        atomic(s, |s| &s.inquiring),
+    );
+    m.counter(
+        "polproof_witness_timeouts",
+        "Cases of ours in which another witness was waited for in vain",
+        atomic(s, |s| &s.inquiries_timed_out),
+    );
+    m.counter(
+        "polproof_witness_not_asked",
+        "Cases of ours in which nobody was asked, because too many were open",
+        atomic(s, |s| &s.inquiries_not_made),
+    );
+    m.counter(
+        "polproof_witness_questions_refused",
+        "Questions of other agents that were one too many",
+        atomic(s, |s| &s.questions_refused),
     );
     words(
         m,

@@ -149,7 +149,7 @@ const ALL: &[Entry] = &[
     Entry::new(
         "reject-admin",
         "answers with ICMP administratively prohibited",
-        "Cilium with policy-deny-response: icmp, firewalld",
+        "Cilium with policy-deny-response: icmp",
     )
     .of(
         Mechanism::Iptables(Hook::Forward, Stop::AdminProhibited),
@@ -159,7 +159,7 @@ const ALL: &[Entry] = &[
     Entry::new(
         "reject-port",
         "answers each denied packet with ICMP port unreachable",
-        "kube-router with net.ipv4.icmp_ratelimit=0, Calico with iptablesFilterDenyAction: Reject",
+        "kube-router, Calico with iptablesFilterDenyAction: Reject, where the limit for ICMP is lifted",
     )
     .of(
         Mechanism::Iptables(Hook::Forward, Stop::PortUnreachable),
@@ -179,13 +179,13 @@ const ALL: &[Entry] = &[
     Entry::new(
         "nft-reject-reset",
         "answers with a RST from nftables",
-        "Calico (nftables) with nftablesFilterDenyAction: Reject, for TCP",
+        "rules of one's own beside a CNI",
     )
     .of(Mechanism::Nft(Hook::Forward, Stop::TcpReset), Kept, &[]),
     Entry::new(
         "nft-reject-admin",
         "answers with ICMP administratively prohibited from nftables",
-        "firewalld's policies",
+        "rules of one's own beside a CNI",
     )
     .of(
         Mechanism::Nft(Hook::Forward, Stop::AdminProhibited),
@@ -205,7 +205,7 @@ const ALL: &[Entry] = &[
     Entry::new(
         "postrouting-drop",
         "drops in mangle POSTROUTING",
-        "engines in the manner of WEAVE-NPC's marks",
+        "engines that decide by NFQUEUE, iptables",
     )
     .of(
         Mechanism::Iptables(Hook::Postrouting, Stop::Drop),
@@ -215,7 +215,7 @@ const ALL: &[Entry] = &[
     Entry::new(
         "nft-postrouting-drop",
         "drops in a postrouting chain of nftables",
-        "kube-network-policies, kindnet",
+        "kube-network-policies, kindnet (by NFQUEUE)",
     )
     .of(Mechanism::Nft(Hook::Postrouting, Stop::Drop), Kept, &[]),
     Entry::new(
@@ -243,6 +243,18 @@ const ALL: &[Entry] = &[
     )
     .of(TCX, Kept, &[]),
     Entry::new(
+        "tcx-to-pod",
+        "drops on the egress of the host's veth only, by tcx",
+        "Cilium with ingress policies",
+    )
+    .of(TCX, Kept, &[F::OnlyDirection(Direction::Ingress)]),
+    Entry::new(
+        "tcx-from-pod",
+        "drops on the ingress of the host's veth only, by tcx",
+        "Cilium with egress policies",
+    )
+    .of(TCX, Kept, &[F::OnlyDirection(Direction::Egress)]),
+    Entry::new(
         "redirect-peer",
         "drops by tcx; what is allowed goes by bpf_redirect_peer",
         "Cilium (eBPF host routing)",
@@ -264,26 +276,26 @@ const ALL: &[Entry] = &[
     Entry::new(
         "iptables-flush",
         "forgets all connections at every change",
-        "operators with conntrack -F hooks",
+        "any engine, and `conntrack -F` at every change",
     )
     .of(IPTABLES, Flushed, &[]),
     Entry::new(
         "tcx-flush",
         "cuts old connections that a change denies",
-        "Cilium",
+        "Cilium; AWS VPC CNI for a pod's first policy",
     )
     .of(TCX, Flushed, &[]),
     // Half of it.
     Entry::new(
         "ingress-only",
         "ignores egress policies",
-        "engines without egress support",
+        "an engine that is told of ingress only",
     )
     .of(IPTABLES, Kept, &[F::OnlyDirection(Direction::Ingress)]),
     Entry::new(
         "egress-only",
         "ignores ingress policies",
-        "broken ingress hooks",
+        "an engine that is told of egress only",
     )
     .of(IPTABLES, Kept, &[F::OnlyDirection(Direction::Egress)]),
     Entry::new(
@@ -295,7 +307,7 @@ const ALL: &[Entry] = &[
     Entry::new(
         "v4-only",
         "ignores IPv6",
-        "engines without ip6tables; AWS VPC CNI's IPv4 egress of IPv6 pods the other way round",
+        "an engine whose IPv6 is switched off in a dual-stack cluster",
     )
     .of(IPTABLES, Kept, &[F::OnlyFamily(Family::V4)]),
     Entry::new(
@@ -307,10 +319,10 @@ const ALL: &[Entry] = &[
     Entry::new(
         "tcp-only",
         "ignores UDP and SCTP",
-        "engines that filter connections only",
+        "an engine that knows connections only",
     )
     .of(IPTABLES, Kept, &[F::OnlyProtocol(Protocol::Tcp)]),
-    Entry::new("udp-only", "ignores TCP", "the opposite, for completeness").of(
+    Entry::new("udp-only", "ignores TCP", "the opposite of tcp-only; no product is known").of(
         IPTABLES,
         Kept,
         &[F::OnlyProtocol(Protocol::Udp)],

@@ -14,13 +14,21 @@ pub(super) struct Message {
 }
 
 const HEADER: usize = 16;
+/// `NLM_F_REQUEST`.
+const REQUEST: u16 = 1;
+/// `NLM_F_ACK`.
+const ACK: u16 = 4;
+/// `NLM_F_EXCL`: it must not be there.
+pub(super) const EXCLUSIVE: u16 = 0x200;
+/// `NLM_F_CREATE`.
+pub(super) const CREATE: u16 = 0x400;
 
 impl Message {
     /// A request of that type with a body of its family.
     pub(super) fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = vec![0; 4];
         bytes.extend(kind.to_ne_bytes());
-        let flags = flags | (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let flags = flags | REQUEST | ACK;
         bytes.extend(flags.to_ne_bytes());
         bytes.extend([0; 8]);
         bytes.extend(body);

@@ -69,7 +69,8 @@ impl Rules {
     }
 
     const fn pods(&self) -> &'static str {
-        CLUSTER_CIDRS[if self.family == 0 { 0 } else { 1 }]
+        let [v4, v6] = CLUSTER_CIDRS;
+        if self.family == 0 { v4 } else { v6 }
     }
 
     /// A Service's port, at all of its addresses.

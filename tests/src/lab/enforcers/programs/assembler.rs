@@ -133,7 +133,7 @@ impl Assembler {
     }
 
     /// 16 bits in network order to a number.
-    pub(super) fn from_network(&mut self, dst: Reg) {
+    pub(super) fn order_half(&mut self, dst: Reg) {
         self.push(0xdc, dst, R0, 0, 16);
     }
 

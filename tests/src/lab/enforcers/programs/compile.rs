@@ -207,7 +207,7 @@ impl Compiler<'_> {
         self.asm.store(Width::Half, FP, source, R1);
         self.asm.load(Width::Half, R9, FP, SCRATCH + 2);
         self.asm.store(Width::Half, FP, destination, R9);
-        self.asm.from_network(R9);
+        self.asm.order_half(R9);
         // TCP's flags; nothing for the others.
         let flagless = self.asm.label();
         let done = self.asm.label();

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use anyhow::{Context, Result};
 
-use super::super::netlink::{Message, attribute};
+use super::super::netlink::{CREATE, EXCLUSIVE, Message, attribute};
 use crate::netns::Netns;
 
 const MAP_CREATE: libc::c_long = 0;
@@ -14,6 +14,7 @@ const MAP_NEXT_KEY: libc::c_long = 4;
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 const MAP_TYPE_LRU_HASH: u32 = 9;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 
@@ -147,6 +148,17 @@ pub(super) fn relink(link: &OwnedFd, program: &OwnedFd) -> Result<()> {
         .context("replace a program of tcx")
 }
 
+/// Takes a link's program off now. Closing the descriptor might not: a process that is just being started has it, too.
+pub(super) fn unlink(link: &OwnedFd) -> Result<()> {
+    let mut attributes = link.as_raw_fd().to_ne_bytes();
+    match bpf(LINK_DETACH, &mut attributes) {
+        Ok(_) => Ok(()),
+        // With its interface it went by itself.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => Ok(()),
+        Err(error) => Err(error).context("take a program of tcx off"),
+    }
+}
+
 /// `struct tcmsg`.
 fn traffic_control(interface: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
     let mut body = vec![0; 4];
@@ -156,6 +168,8 @@ fn traffic_control(interface: u32, handle: u32, parent: u32, info: u32) -> Vec<u
     body
 }
 
+/// `ETH_P_ALL`.
+const EVERY_PROTOCOL: u16 = 3;
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 const CLSACT: u32 = 0xffff_fff1;
@@ -163,9 +177,8 @@ const CLSACT_HANDLE: u32 = 0xffff_0000;
 
 /// Adds the clsact qdisc, unless it is there.
 pub(super) fn add_clsact(netns: &Netns, interface: u32) -> Result<()> {
-    let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
     let body = traffic_control(interface, CLSACT_HANDLE, CLSACT, 0);
-    let made = Message::new(libc::RTM_NEWQDISC, flags, &body)
+    let made = Message::new(libc::RTM_NEWQDISC, CREATE | EXCLUSIVE, &body)
         .with(KIND, b"clsact\0")
         .send(netns, libc::NETLINK_ROUTE);
     match made {
@@ -193,15 +206,14 @@ pub(super) fn filter(netns: &Netns, interface: u32, side: Side, program: &OwnedF
         Side::Egress => 0xffff_fff3,
     };
     // Priority 1, every protocol.
-    let info = 1 << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+    let info = 1 << 16 | u32::from(EVERY_PROTOCOL.to_be());
     let mut options = attribute(6, &program.as_raw_fd().to_ne_bytes());
     options.extend(attribute(7, b"polproof_lab\0"));
     // Its result is what happens.
     options.extend(attribute(8, &1_u32.to_ne_bytes()));
-    let flags = libc::NLM_F_CREATE as u16;
     Message::new(
         libc::RTM_NEWTFILTER,
-        flags,
+        CREATE,
         &traffic_control(interface, 1, parent, info),
     )
     .with(KIND, b"bpf\0")

@@ -80,14 +80,18 @@ impl Programs {
         Ok(Hook { instructions, link })
     }
 
-    /// Takes a program off; tcx does that with the link.
-    fn take_off(&self, netns: &Netns, interfaces: &BTreeSet<u32>) -> Result<()> {
+    /// Takes programs off their hooks.
+    fn take_off(&self, netns: &Netns, hooks: &BTreeMap<(u32, Side), Hook>) -> Result<()> {
+        for link in hooks.values().filter_map(|hook| hook.link.as_ref()) {
+            kernel::unlink(link)?;
+        }
         if self.attach.is_link() {
             return Ok(());
         }
+        let interfaces: BTreeSet<u32> = hooks.keys().map(|(interface, _)| *interface).collect();
         interfaces
-            .iter()
-            .try_for_each(|interface| kernel::delete_clsact(netns, *interface))
+            .into_iter()
+            .try_for_each(|interface| kernel::delete_clsact(netns, interface))
     }
 }
 
@@ -137,16 +141,14 @@ impl Loader for Programs {
                 Err(error) => failure = Some(error),
             }
         }
-        let kept: BTreeSet<u32> = hooks.keys().map(|(interface, _)| *interface).collect();
-        let left: BTreeSet<u32> = node
-            .hooks
-            .keys()
-            .map(|(interface, _)| *interface)
-            .filter(|interface| !kept.contains(interface))
+        let left = std::mem::replace(&mut node.hooks, hooks);
+        self.nodes.insert(place.node.to_owned(), node);
+        // Those of interfaces that are no pod's any more; what failed above stays as it is.
+        let left = left
+            .into_iter()
+            .filter(|((interface, _), _)| !ports.iter().any(|port| port.interface == *interface))
             .collect();
         self.take_off(place.netns, &left)?;
-        node.hooks = hooks;
-        self.nodes.insert(place.node.to_owned(), node);
         failure.map_or(Ok(()), Err)
     }
 
@@ -165,8 +167,7 @@ impl Loader for Programs {
         let Some(node) = self.nodes.remove(place.node) else {
             return Ok(());
         };
-        let interfaces = node.hooks.keys().map(|(interface, _)| *interface).collect();
-        self.take_off(place.netns, &interfaces)
+        self.take_off(place.netns, &node.hooks)
     }
 }
 
