@@ -92,7 +92,9 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     print("agent.connections", rate, "1/s");
     print("agent.records", records / elapsed, "1/s");
     print("agent.cpu", time / elapsed * 100.0, "% of a core");
-    print("agent.rss", peak_memory(&lab)?, "MiB");
+    // The second is without the ring's pages, which are mapped twice in a row, and without the binary's.
+    print("agent.rss", memory(&lab, "VmHWM:")?, "MiB");
+    print("agent.rss_anonymous", memory(&lab, "RssAnon:")?, "MiB");
     Ok(())
 }
 
@@ -107,7 +109,8 @@ fn generate(listeners: &[TcpListener], length: Duration) -> Result<u32> {
     let start = Instant::now();
     let mut made = 0;
     while start.elapsed() < length {
-        let due = (start.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
+        let due = start.elapsed().as_micros() * u128::from(RATE) / 1_000_000;
+        let due = u32::try_from(due)?;
         for listener in listeners
             .iter()
             .cycle()
@@ -145,14 +148,14 @@ fn agent_time(lab: &Lab) -> Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
-/// The most that the agent has had in memory, in MiB.
-fn peak_memory(lab: &Lab) -> Result<f64> {
+/// A figure of the agent's memory, in MiB.
+fn memory(lab: &Lab, name: &str) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{}/status", agent(lab)?))?;
     let kib: f64 = text
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.split_whitespace().next())
-        .context("no VmHWM in the status")?
+        .with_context(|| format!("no {name} in the status"))?
         .parse()?;
     ensure!(kib > 0.0, "no memory at all");
     Ok(kib / 1024.0)
