@@ -182,7 +182,12 @@ async fn ask(mut party: Party, number: usize, seen: Arc<Seen>) -> Vec<(usize, &'
         // A witness that answers is right, whatever its clock says.
         let word = short(&testimony);
         if matches!(kind(whom[id]), "honest" | "slow") && matches!(word, "seen" | "not seen") {
-            assert_eq!(word == "seen", id % 2 == 0, "{number} of {}", whom[id]);
+            assert_eq!(
+                word == "seen",
+                id.is_multiple_of(2),
+                "{number} of {}",
+                whom[id]
+            );
         }
         if kind(whom[id]) == "honest" {
             seen.latencies.lock().unwrap().push(began.elapsed());

@@ -357,13 +357,13 @@ impl Board {
             && self.crowd_open < places
             && self.crowd_tokens.take(rate, now)
         {
-            let Some((number, case)) = std::iter::from_fn(|| self.crowd.pop())
-                .find_map(|number| {
-                    // One that is closed cost nothing.
-                    self.cases.contains_key(&number).then_some(number)
-                })
-                .and_then(|number| Some((number, self.cases.get_mut(&number)?)))
-            else {
+            // One that is closed cost nothing.
+            let waiting = std::iter::from_fn(|| self.crowd.pop())
+                .find(|number| self.cases.contains_key(number));
+            let Some(number) = waiting else {
+                return;
+            };
+            let Some(case) = self.cases.get_mut(&number) else {
                 return;
             };
             let own = self.parties.get(&case.asker).map(|party| &party.node);

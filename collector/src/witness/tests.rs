@@ -348,7 +348,7 @@ fn the_room_is_bounded_and_its_second_half_is_shared_equally() {
 
 #[test]
 fn inquiries_of_everybody_take_turns_and_are_rated() {
-    // A thousand agents: 32 places, 5 in a second, 10 at once.
+    // A thousand agents: 32 places, 2 in a second, 4 at once.
     let mut bench = Bench::new(1_000);
     for id in 0..200 {
         bench.inquire(1, id, "");
@@ -361,7 +361,7 @@ fn inquiries_of_everybody_take_turns_and_are_rated() {
         bench.pass(Duration::from_millis(100));
         asked.extend(bench.read(3).0);
     }
-    assert!((4..=6).contains(&asked.len()), "{}", asked.len());
+    assert!((1..=3).contains(&asked.len()), "{}", asked.len());
     for agent in (1..=1_000).filter(|agent| *agent != 2) {
         for question in bench.read(agent).0 {
             bench.testify(agent, question.id, Word::NotSeen(None));
@@ -379,7 +379,7 @@ fn inquiries_of_everybody_take_turns_and_are_rated() {
     bench.pass(TIMEOUT);
     let told = bench.told(1);
     let of = |word| told.iter().filter(|(_, told)| *told == word).count();
-    assert!(of("timed_out") > 20 && of("overloaded") > 100, "{told:?}");
+    assert!(of("timed_out") > 10 && of("overloaded") > 100, "{told:?}");
     // A few agents bear more.
     let mut bench = Bench::new(5);
     for id in 0..900 {
