@@ -374,12 +374,12 @@ fn unanswered_and_records_lost() {
 
     let mut held = judge(&cluster());
     assert!(feed(&mut held, seconds(100.1), &[t.syn(seconds(100.0))]).is_empty());
-    held.on_lost(seconds(101.0), 3);
+    held.on_lost(seconds(101.0), seconds(101.5));
     only(&feed(&mut held, seconds(102.1), &[]), Reason::RecordsLost);
 
     // A loss does not make a delivered attempt untrue.
     let mut held = judge(&cluster());
-    held.on_lost(seconds(100.0), 3);
+    held.on_lost(seconds(99.0), seconds(100.0));
     observed(&judged(&mut held, CLIENT));
 }
 
