@@ -331,6 +331,14 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     assert_eq!(sum.settled, 3);
 
     // Which of two ends it was is not known.
+    let mut nodes = two_ends_alike();
+    thrice(&mut nodes, true);
+    assert!(nodes.books[A].findings.is_empty());
+    assert_eq!(nodes.books[A].reasons(), [(Reason::MixedEndpoints, 3)]);
+}
+
+/// A Service with two ends, which the same policy guards.
+fn two_ends_alike() -> Nodes {
     let mut state = two_nodes();
     let mut policy = guard(1);
     policy.pod_selector = world::selector(&[]);
@@ -341,9 +349,23 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     );
     let mut nodes = Nodes::new(&state);
     nodes.run(100.0);
-    thrice(&mut nodes, true);
-    assert!(nodes.books[A].findings.is_empty());
-    assert_eq!(nodes.books[A].reasons(), [(Reason::MixedEndpoints, 3)]);
+    nodes
+}
+
+#[test]
+fn the_end_of_a_service_whose_acceptance_is_lost_names_itself() {
+    let mut nodes = two_ends_alike();
+    for end in [NEIGHBOUR, SERVER, SERVER, SERVER] {
+        nodes.translated(FRIEND, end, (ADDRESS, 8080), FRIEND.1, Fate::ReplyLost);
+        let next = nodes.now + 1.0;
+        nodes.run(next);
+    }
+    nodes.run(140.0);
+    let (key, sum) = nodes.books[A].only();
+    assert_eq!((key.kind, key.port), (FindingKind::ReplyLost, 80));
+    assert_eq!(key.destination_ip, ip(SERVER.1));
+    assert_eq!(sum.settled, 3);
+    assert_eq!(nodes.books[A].reasons(), [(Reason::TooFewAttempts, 3)]);
 }
 
 #[test]

@@ -64,10 +64,15 @@ pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool)
     if facts.iter().any(lost) {
         let excuses: &[Reason] = match (cell.protocol, cell.path) {
             // No number of its own, so what was translated is not found again.
-            (Protocol::Udp, Path::NodePort | Path::Service) => {
-                &[Reason::UdpSilence, Reason::SourceIsNode]
-            }
-            (Protocol::Udp, _) => &[Reason::UdpSilence],
+            (Protocol::Udp, Path::NodePort | Path::Service) => &[
+                Reason::UdpSilence,
+                Reason::SourceIsNode,
+                Reason::TooFewAttempts,
+            ],
+            // Datagrams of one flow are one attempt.
+            (Protocol::Udp, _) => &[Reason::UdpSilence, Reason::TooFewAttempts],
+            // Three attempts, and two ends to go to.
+            (_, Path::Service) => &[Reason::TooFewAttempts],
             _ => &[],
         };
         return Expected::find(FindingKind::ReplyLost, excuses);

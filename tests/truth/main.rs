@@ -47,18 +47,14 @@ const GUESS: Duration = Duration::from_secs(60);
 
 /// Groups of which each shows something that no other does.
 const REPRESENTATIVE: &[(&str, Topology)] = &[
-    ("none", Topology::Bridge),
-    ("none", Topology::Routed),
     ("none", Topology::Vxlan),
     ("iptables-drop", Topology::Bridge),
-    ("reject-limited", Topology::Vxlan),
     ("nft-reject-reset", Topology::Routed),
     ("redirect-peer", Topology::Routed),
     ("tcx-per-packet", Topology::Bridge),
     ("one-node", Topology::Vxlan),
     ("denies-stay", Topology::Routed),
     ("lagging", Topology::Bridge),
-    ("upgrade", Topology::Bridge),
 ];
 
 /// What the groups came to.

@@ -86,7 +86,11 @@ fn agrees(fact: &Fact, fates: &[(String, Fate)], topology: Topology, cell: Cell)
         match fate {
             Fate::Either => true,
             Fate::Passes => here && as_foretold && (fact.answer.is_none() || fact.back.is_some()),
-            Fate::ReplyDies => here && as_foretold && fact.back.is_none(),
+            // An ICMP error has no ports, so rules for replies do not hold it up.
+            Fate::ReplyDies => {
+                let by_icmp = matches!(fact.answer, Some(What::Icmp(..)));
+                here && as_foretold && (fact.back.is_none() || by_icmp)
+            }
             Fate::Dies(how) => fact.arrived.is_none() && gets(*how, fact.back),
         }
     })

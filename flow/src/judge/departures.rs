@@ -278,9 +278,19 @@ impl Judge {
             ends,
             ..
         } = departed;
-        let [end] = ends.as_slice() else {
-            return Err(InconclusiveReason::MixedEndpoints);
+        let end = match (ends.as_slice(), said) {
+            ([end], _) => Some(end),
+            // Of several ends behind a Service one saw it.
+            (ends, Testimony::Seen(sighting)) => ends.iter().find(|end| {
+                let there = sighting
+                    .pod
+                    .as_ref()
+                    .is_some_and(|(_, uid)| *uid == end.pod.uid);
+                there && sighting.server.ip() == end.ip && sighting.server.port() == end.port
+            }),
+            _ => None,
         };
+        let end = end.ok_or(InconclusiveReason::MixedEndpoints)?;
         // The answer may have come, and its record was lost.
         if self.lost_around(attempt) {
             return Err(InconclusiveReason::RecordsLost);

@@ -4,17 +4,26 @@ use std::path::Path;
 
 use super::process;
 
+/// What the lab starts, and the package that holds it.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("tc", "iproute2"),
+    ("iptables-restore", "iptables"),
+    ("ip6tables-restore", "iptables"),
+    ("ipset", "ipset"),
+    ("nft", "nftables"),
+];
+
 /// Why no lab can be made here, in words; empty if one can.
 pub fn missing_for_network() -> Vec<String> {
     let mut missing = Vec::new();
     if !nix::unistd::geteuid().is_root() {
         missing.push("root (network namespaces, BPF): run it with sudo".to_owned());
     }
-    for program in ["ip", "iptables-restore", "ip6tables-restore", "ipset"] {
+    for (program, package) in PROGRAMS {
         if !on_path(program) {
-            missing.push(format!(
-                "the program {program}: install iproute2, iptables, ipset"
-            ));
+            missing.push(format!("the program {program}: install {package}"));
         }
     }
     if !Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {

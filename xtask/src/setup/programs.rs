@@ -10,11 +10,21 @@ struct Program {
     without: &'static str,
 }
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: &[Program] = &[
     Program {
         name: "ip",
         package: "iproute2",
         without: "the lab cannot make its nodes and pods",
+    },
+    Program {
+        name: "bridge",
+        package: "iproute2",
+        without: "the lab cannot tunnel between its nodes",
+    },
+    Program {
+        name: "tc",
+        package: "iproute2",
+        without: "the tests cannot see what is left at a device",
     },
     Program {
         name: "iptables-restore",
@@ -30,6 +40,11 @@ const PROGRAMS: [Program; 4] = [
         name: "ipset",
         package: "ipset",
         without: "the lab's enforcer cannot hold its sets of addresses",
+    },
+    Program {
+        name: "nft",
+        package: "nftables",
+        without: "the lab has no enforcers that use nftables",
     },
 ];
 

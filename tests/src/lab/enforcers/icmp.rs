@@ -9,10 +9,10 @@ use super::emulation::Place;
 use super::kind::{Fault, Stop};
 use crate::lab::wiring::sysctls;
 
-/// The settings, and what they are while there is no limit.
+/// The settings, and what they are while there is no limit. A list of types cannot be empty: packets that are too big stay limited.
 const UNLIMITED: [(&str, &str); 2] = [
     ("net/ipv4/icmp_ratemask", "0"),
-    ("net/ipv6/icmp/ratelimit", "0"),
+    ("net/ipv6/icmp/ratemask", "2"),
 ];
 
 /// See the module.
