@@ -85,6 +85,7 @@ impl Group {
             .collect();
         let cells = &*cells;
         lab.start_all()?;
+        lab.wait_ready(UP)?;
         std::thread::sleep(OLD_HANDS);
         let mut scene = Scene::furnish(lab, cells)?;
         stage.begin(lab, self.enforcer)?;
