@@ -54,7 +54,7 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// Of SCTP.
 pub const PROTOCOL_SCTP: u8 = 132;
 
-/// A tuple of datagrams that goes on is written down again after this time.
+/// A tuple of datagrams that goes on is written down again after this time, unless the agent sets a shorter one.
 pub const DATAGRAM_WINDOW_SECONDS: u32 = 30;
 /// At least this long between two notices of a kind from one CPU.
 pub const NOTICE_INTERVAL_MS: u32 = 100;

@@ -13,11 +13,10 @@
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use polproof_agent_common::{
-    Counter, CpuState, DATAGRAM_BURST, DATAGRAM_SAMPLE, DATAGRAM_WINDOW_SECONDS,
-    DATAGRAMS_PER_SECOND, DIRECTION_IN,
+    Counter, CpuState, DATAGRAM_BURST, DATAGRAM_SAMPLE, DATAGRAMS_PER_SECOND, DIRECTION_IN,
 };
 
-use crate::maps::{self, DATAGRAMS, JIFFIES_PER_SECOND, SEED};
+use crate::maps::{self, DATAGRAM_WINDOW, DATAGRAMS, JIFFIES_PER_SECOND, SEED};
 
 /// Sets; the cells of 2^15 sets take 1 MiB.
 pub(crate) const SETS: usize = 1 << 15;
@@ -172,7 +171,7 @@ impl Hash {
 
 #[inline(always)]
 fn window() -> u64 {
-    (JIFFIES_PER_SECOND.load() * DATAGRAM_WINDOW_SECONDS) as u64
+    (JIFFIES_PER_SECOND.load() * DATAGRAM_WINDOW.load()) as u64
 }
 
 /// What becomes of a datagram.

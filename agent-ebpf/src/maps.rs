@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use polproof_agent_common::{Counter, CpuState};
+use polproof_agent_common::{Counter, CpuState, DATAGRAM_WINDOW_SECONDS};
 
 use crate::filter::{SETS, WAYS};
 
@@ -31,6 +31,10 @@ pub(crate) static NET_COOKIE: Global<u32> = Global::new(0);
 /// The running kernel's `HZ`.
 #[unsafe(no_mangle)]
 pub(crate) static JIFFIES_PER_SECOND: Global<u32> = Global::new(250);
+
+/// Seconds after which a tuple of datagrams that goes on is written down again.
+#[unsafe(no_mangle)]
+pub(crate) static DATAGRAM_WINDOW: Global<u32> = Global::new(DATAGRAM_WINDOW_SECONDS);
 
 /// Mixed into the datagram filter's hash. In a section, and so a map, of its own: the agent writes the whole of a map.
 #[unsafe(no_mangle)]

@@ -109,6 +109,9 @@ pub struct Settings {
     /// How long to wait for what the agent at the other end of a connection has seen [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub witness_timeout: Option<String>,
+    /// How long nothing may have been sent between two ends before a UDP datagram counts as a new connection [default: 180s]
+    #[arg(long, value_name = "DURATION")]
+    pub udp_idle: Option<String>,
     /// Most that the spool may take of the disk; beyond it the oldest is dropped, and counted [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub spool_max_bytes: Option<String>,
@@ -188,6 +191,8 @@ pub struct Config {
     pub late: Duration,
     /// How long the word of another witness is waited for.
     pub witness_timeout: Duration,
+    /// How long nothing may have been sent between two ends before a UDP datagram counts as a new connection.
+    pub udp_idle: Duration,
     /// Bound of the spool, in bytes.
     pub spool_max_bytes: u64,
     /// Format of the log.
@@ -289,6 +294,7 @@ impl Settings {
             settle: self.settle.or(other.settle),
             late: self.late.or(other.late),
             witness_timeout: self.witness_timeout.or(other.witness_timeout),
+            udp_idle: self.udp_idle.or(other.udp_idle),
             spool_max_bytes: self.spool_max_bytes.or(other.spool_max_bytes),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
@@ -385,6 +391,12 @@ impl Config {
                 settings.witness_timeout.as_deref(),
                 Duration::from_secs(10),
                 (second, 60 * second),
+            )?,
+            udp_idle: parse::duration(
+                "udp-idle",
+                settings.udp_idle.as_deref(),
+                Duration::from_secs(180),
+                (second, 3600 * second),
             )?,
             spool_max_bytes: parse::spool(settings.spool_max_bytes.as_deref())?,
             log_format: parse::log_format(settings.log_format.as_deref())?,

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use polproof_agent_common::DATAGRAM_WINDOW_SECONDS;
 use polproof_cluster::kubernetes::KubernetesConfig;
 use polproof_cluster::{SourceKind, View, kubernetes, manifests};
 use polproof_flow::Settings;
+use polproof_flow::record::Instant;
 use polproof_policy::Kind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -109,6 +111,7 @@ impl Agent {
             bpf_dir: config.bpf_dir.clone(),
             ring_bytes: config.ring_bytes,
             host_netns: config.host_netns.clone(),
+            datagram_window: datagram_window(config.udp_idle),
         })?;
         let ring = observer
             .take_ring()
@@ -176,6 +179,8 @@ impl Agent {
                 settle: nanos(config.settle),
                 late: nanos(config.late),
                 testimony: nanos(config.witness_timeout),
+                udp_idle: nanos(config.udp_idle),
+                udp_window: u64::from(datagram_window(config.udp_idle)) * Instant::SECOND,
                 ..Settings::default()
             },
             local_addresses,
@@ -247,6 +252,13 @@ impl Agent {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// After how many seconds a UDP flow that goes on is recorded again: as seldom as may be, but not so seldom that one which begins
+/// after a silence is hidden by the one before.
+fn datagram_window(idle: Duration) -> u32 {
+    let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
+    seconds.clamp(1, DATAGRAM_WINDOW_SECONDS)
 }
 
 fn view(source: &Source, stop: &CancellationToken) -> anyhow::Result<watch::Receiver<Arc<View>>> {

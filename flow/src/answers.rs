@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use polproof_policy::{NamespacedName, Protocol, Uid};
 
 use crate::early::SKEW;
-use crate::recent::{Match, Recent, Remembered, SLACK, UDP_HELD};
+use crate::recent::{Match, Recent, Remembered, SLACK};
 use crate::record::{Instant, NetnsCookie};
 use crate::witness::{Absence, Control, Gap, Question, Seen, Side, Sighting, Testimony};
 
@@ -42,8 +42,9 @@ pub(crate) trait Knowledge {
     /// attached, packets could not be read.
     fn gap(&self, netns: NetnsCookie, from: Instant, to: Instant) -> Option<Gap>;
 
-    /// Whether records were lost (or packets unread) on this node between two moments.
-    fn lost(&self, from: Instant, to: Instant) -> Option<Gap>;
+    /// Why something of this protocol may have gone unseen on this node between two moments: records were lost, packets unread, datagrams left
+    /// out.
+    fn lost(&self, protocol: Protocol, from: Instant, to: Instant) -> Option<Gap>;
 
     /// Whether an address was that of a pod of the asker's node (or of the asker itself) around that time.
     fn same_node(&self, client: IpAddr, asker: &Uid, at: Instant) -> bool;
@@ -216,11 +217,11 @@ fn absence(
     let udp = question.protocol == Protocol::Udp;
     let (from, to) = (question.first.minus(BEFORE), question.last.plus(AFTER));
     // A datagram may be hidden behind an earlier one of its tuple, which must not have been missed either.
-    let back = if udp { UDP_HELD } else { SLACK };
+    let back = if udp { memory.udp_held() } else { SLACK };
     if question.first.minus(back) < memory.complete_from() {
         return Err(Gap::TooOld);
     }
-    if let Some(gap) = knowledge.lost(question.first.minus(back), to) {
+    if let Some(gap) = knowledge.lost(question.protocol, question.first.minus(back), to) {
         return Err(gap);
     }
     // Translated, a UDP flow cannot be recognised.

@@ -190,8 +190,17 @@ impl History {
         settings: &Settings,
     ) -> Result<Expected, Open> {
         let expected = self.expect_known(tuple, uid, at, here, settings);
-        let Err(open) = expected else {
-            return expected;
+        let open = match expected {
+            Ok(mut expected) => {
+                if let Call::Deny(denial) = &expected.call
+                    && expected.since > at.minus(settings.grace).minus(settings.late)
+                    && self.began_with_a_pod(denial, expected.since)
+                {
+                    expected.kind = FindingKind::StartupGap;
+                }
+                return Ok(expected);
+            }
+            Err(open) => open,
         };
         let may_be_new = open.denied_since.is_none()
             && match open.reason {
@@ -219,7 +228,7 @@ impl History {
                 begun: false,
             });
         }
-        expected
+        Err(open)
     }
 
     fn expect_known(

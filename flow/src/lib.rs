@@ -22,6 +22,7 @@ mod join;
 pub mod judge;
 mod keys;
 mod ledger;
+mod losses;
 mod memo;
 mod namespaces;
 pub mod netns;

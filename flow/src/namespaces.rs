@@ -54,6 +54,16 @@ struct Namespace {
     gone: Option<Instant>,
 }
 
+impl Namespace {
+    fn is_deaf(&self, from: Instant, to: Instant) -> bool {
+        self.since > from
+            || self
+                .gaps
+                .iter()
+                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
+    }
+}
+
 /// Whether the witness in a namespace can be believed, and whose witness it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Witness<'a> {
@@ -211,13 +221,16 @@ impl Namespaces {
         if held.hook != Some(Hook::Exclusive) || from < held.exclusive_from {
             return Some(Gap::HookShared);
         }
-        let away = held.since > from
-            || held.gone.is_some_and(|gone| gone < to)
-            || held
-                .gaps
-                .iter()
-                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from);
+        let away = held.is_deaf(from, to) || held.gone.is_some_and(|gone| gone < to);
         away.then_some(Gap::NotAttached)
+    }
+
+    /// Whether not every program was attached all the time between two moments, while the namespace was there: one direction may
+    /// have been seen without the other.
+    pub(crate) fn is_deaf(&self, netns: NetnsCookie, from: Instant, to: Instant) -> bool {
+        self.held
+            .get(&netns)
+            .is_some_and(|held| held.is_deaf(from, to))
     }
 
     /// Calls `each` with the namespaces of a pod (or of every pod) that were there between two moments. `false` if another

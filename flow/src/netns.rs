@@ -105,8 +105,10 @@ pub enum NetnsEvent {
         netns: NetnsCookie,
         /// When.
         at: Instant,
-        /// All of them, or the first so many.
+        /// All of them, or some.
         sockets: Vec<OpenSocket>,
+        /// Whether these are all: else one that is missing need not have ended.
+        complete: bool,
     },
     /// The namespace is gone.
     Gone {

@@ -15,12 +15,13 @@ use polproof_policy::Protocol;
 
 use crate::attempt::{AttemptKey, Outcome};
 use crate::record::{Instant, NetnsCookie};
+use crate::settings::Settings;
 use crate::witness::Seen;
 
 mod begun;
 mod find;
 
-pub(crate) use find::{Match, SLACK, UDP_HELD};
+pub(crate) use find::{Match, SLACK};
 
 /// The longest walk along one chain: who sends a flood under one tag does not make every question expensive.
 const WALK: usize = 512;
@@ -115,6 +116,9 @@ pub(crate) struct Recent {
     /// A power of two.
     bound: usize,
     remember: u64,
+    /// For how long the kernel says nothing of a UDP tuple after a record of it, if the times in a question are as wrong as
+    /// they may be.
+    udp_held: u64,
     ring: Vec<Remembered>,
     /// Number of the next entry; they wrap.
     next: u32,
@@ -134,6 +138,7 @@ impl Recent {
             hash: RandomState::new(),
             bound,
             remember,
+            udp_held: Settings::default().udp_window.saturating_add(SLACK),
             ring: Vec::new(),
             next: 0,
             held: 0,
@@ -142,6 +147,19 @@ impl Recent {
             complete_from: Instant(0),
             evicted: 0,
         }
+    }
+
+    /// The kernel says nothing of a UDP tuple for so long after a record of it.
+    pub(crate) fn with_udp_window(self, window: u64) -> Self {
+        Self {
+            udp_held: window.saturating_add(SLACK),
+            ..self
+        }
+    }
+
+    /// How long before a datagram another one may have hidden it.
+    pub(crate) fn udp_held(&self) -> u64 {
+        self.udp_held
     }
 
     /// Attempts in memory.

@@ -25,6 +25,8 @@ pub struct Settings {
     pub max_remembered: usize,
     /// How long nothing may have been sent between two ends before a UDP datagram is a new attempt.
     pub udp_idle: u64,
+    /// For how long the kernel says nothing of a UDP tuple after it recorded it: what the programs were loaded with.
+    pub udp_window: u64,
     /// UDP flows in memory.
     pub max_flows: usize,
     /// Questions of others that wait for their answer.
@@ -80,6 +82,7 @@ impl Default for Settings {
             remember: 120 * Instant::SECOND,
             max_remembered: 131_072,
             udp_idle: 180 * Instant::SECOND,
+            udp_window: 30 * Instant::SECOND,
             max_flows: 65_536,
             max_questions: 4_096,
             max_inquiries: 4_096,

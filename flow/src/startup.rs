@@ -3,12 +3,18 @@
 //! The documentation of NetworkPolicy requires that a pod is isolated before its containers start. Its packets may well come
 //! before the cluster's view of it: then it is judged by the first view that knows it, if the policies which deny there,
 //! and the labels that decide, had been there unchanged for the grace time.
+//!
+//! An enforcer that only lags behind new pods closes in the end. So what gets through is a gap at the start for as long as a
+//! change of policy would be called late, and after that no enforcement at all. A pod that was known before it was
+//! governed, because its labels came later, is no new one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use polproof_policy::{Snapshot, Uid};
 
 use crate::expectation::{Call, Denial, Judgement, Peer, Tuple, judge};
+use crate::finding::End;
 use crate::here::Here;
 use crate::history::History;
 use crate::record::Instant;
@@ -69,7 +75,15 @@ impl History {
         let mut policies = denial.policies.clone();
         for view in self.views.iter().skip(start).take(unknown) {
             policies.retain(|(_, policy)| policy.is_held_by(&view.snapshot));
-            if !is_as_later(&view.snapshot, &known.snapshot, &peer, uid) {
+            let other = match &peer {
+                Peer::Pod(uid) => Some(uid),
+                _ => None,
+            };
+            if !is_as_later(
+                &view.snapshot,
+                &known.snapshot,
+                other.into_iter().chain([uid]),
+            ) {
                 return None;
             }
         }
@@ -80,15 +94,49 @@ impl History {
             }))
         })
     }
+
+    /// Whether a denial that has held since then, and not before, began when one of its pods came to be known, under a
+    /// policy that was there before the pod.
+    pub(crate) fn began_with_a_pod(&self, denial: &Denial, since: Instant) -> bool {
+        let first = self.views.partition_point(|view| view.at < since);
+        let before = first
+            .checked_sub(1)
+            .and_then(|before| self.views.get(before));
+        let (Some(before), Some(then)) = (before, self.views.get(first)) else {
+            return false;
+        };
+        let (before, then) = (&before.snapshot, &then.snapshot);
+        let key = &denial.key;
+        let pods = [
+            (&key.source, key.source_ip),
+            (&key.destination, key.destination_ip),
+        ];
+        let pods = pods.iter().filter_map(|(end, ip)| match end {
+            End::Pod(_, uid) => Some((uid, *ip)),
+            End::Node(_) | End::External => None,
+        });
+        let has = |snapshot: &Snapshot, uid: &Uid, ip: IpAddr| {
+            snapshot.pod(uid).is_some_and(|pod| pod.ips.contains(&ip))
+        };
+        let is_new = |(uid, ip): (&Uid, IpAddr)| {
+            before.pod(uid).is_none() || (has(then, uid, ip) && !has(before, uid, ip))
+        };
+        pods.clone().any(is_new)
+            && is_as_later(before, then, pods.map(|(uid, _)| uid))
+            && denial
+                .policies
+                .iter()
+                .any(|(_, policy)| policy.is_held_by(before))
+    }
 }
 
-/// Whether the pods at both ends, as far as they were known, and their namespaces had the labels that they have later.
-fn is_as_later(before: &Snapshot, later: &Snapshot, peer: &Peer, own: &Uid) -> bool {
-    let other = match peer {
-        Peer::Pod(uid) => Some(uid),
-        _ => None,
-    };
-    [Some(own), other].into_iter().flatten().all(|uid| {
+/// Whether these pods, as far as they were known, and their namespaces had the labels that they have later.
+fn is_as_later<'u>(
+    before: &Snapshot,
+    later: &Snapshot,
+    mut pods: impl Iterator<Item = &'u Uid>,
+) -> bool {
+    pods.all(|uid| {
         let Some(pod) = later.pod(uid) else {
             return false;
         };

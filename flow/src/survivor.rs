@@ -132,11 +132,19 @@ impl Survivors {
         }
     }
 
-    /// The sockets of a namespace have all been listed at `at`: those that were not seen have ended. Gives the findings of
-    /// which none is left.
-    pub(crate) fn listed(&mut self, netns: NetnsCookie, at: Instant) -> Vec<Arc<FindingKey>> {
+    /// The sockets of a namespace have been listed at `at`: if the list is `complete`, those that were not seen have ended.
+    /// Gives the findings of which none is left.
+    pub(crate) fn listed(
+        &mut self,
+        netns: NetnsCookie,
+        at: Instant,
+        complete: bool,
+    ) -> Vec<Arc<FindingKey>> {
         if self.listed.len() < self.bound {
             self.listed.insert(netns);
+        }
+        if !complete {
+            return Vec::new();
         }
         self.end(|connection, held| {
             matches!(connection, Connection::Socket(of, _) if *of == netns) && held.seen < at

@@ -45,7 +45,8 @@ impl Attempts {
             looks: BinaryHeap::new(),
             ended: Vec::new(),
             early: Early::new(settings.max_early),
-            recent: Recent::new(settings.max_remembered, settings.remember),
+            recent: Recent::new(settings.max_remembered, settings.remember)
+                .with_udp_window(settings.udp_window),
             evicted: 0,
             begun: 0,
         }

@@ -1,7 +1,7 @@
 //! UDP flows: which datagram begins one.
 //!
-//! The kernel records a tuple (both addresses, the lower of the ports and whose it is, the crossing) at most once in half a minute, so that a stream costs
-//! nothing. Both crossings of a tuple are one flow here. Its first record after a long silence is an attempt, begun by whoever sent it; the
+//! The kernel records a tuple (both addresses, the lower of the ports and whose it is, the crossing) at most once in half a minute (or what it is set to), so that
+//! a stream costs nothing. Both crossings of a tuple are one flow here. Its first record after a long silence is an attempt, begun by whoever sent it; the
 //! first one in the opposite crossing answers it; all others say that the flow goes on.
 //!
 //! The records of two CPUs may be read in the wrong order, and an answer taken for a beginning accuses the wrong end: so a flow is announced
@@ -21,8 +21,6 @@ use crate::early::SKEW;
 use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
 use crate::settings::Settings;
 
-/// For how long the kernel says nothing of a tuple after a record of it.
-const HELD: u64 = 30 * Instant::SECOND;
 /// Namespaces that are attached to so soon after the start were there before.
 const START: u64 = 30 * Instant::SECOND;
 /// The lowest port that Linux gives to a client that asks for none.
@@ -118,6 +116,8 @@ pub(crate) struct Flows {
     bound: usize,
     /// How long nothing may have been recorded before a flow is a new one.
     idle: u64,
+    /// For how long the kernel says nothing of a tuple after a record of it.
+    held: u64,
     /// Written down over a restart.
     max_open: usize,
     flows: HashMap<Tuple, Flow>,
@@ -140,7 +140,8 @@ impl Flows {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             bound: settings.max_flows.max(1),
-            idle: settings.udp_idle.saturating_add(HELD),
+            idle: settings.udp_idle.saturating_add(settings.udp_window),
+            held: settings.udp_window,
             max_open: settings.max_open_records,
             flows: HashMap::new(),
             order: VecDeque::new(),
@@ -290,7 +291,7 @@ impl Flows {
             .any(|since| at < since.plus(self.idle))
             || self
                 .lost
-                .is_some_and(|lost| at <= lost.plus(HELD + Instant::SECOND))
+                .is_some_and(|lost| at <= lost.plus(self.held).plus(Instant::SECOND))
     }
 
     fn insert(&mut self, tuple: Tuple, flow: Flow) {

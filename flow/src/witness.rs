@@ -148,7 +148,7 @@ pub enum Gap {
     /// It is so long ago that it is forgotten, or something was seen that is it but for the time.
     TooOld,
     /// The witness samples, and this attempt is not of its class. So does the kernel, of UDP: a datagram may be hidden by another one of the
-    /// last half minute, or be one of those whose sender was translated.
+    /// last half minute (or what it is set to), or be one of those whose sender was translated.
     NotSampled,
 }
 

@@ -36,6 +36,10 @@ fn socket(client: At, port: u16, cookie: u64) -> OpenSocket {
 }
 
 fn list(nodes: &mut Nodes, sockets: &[OpenSocket]) {
+    list_as(nodes, sockets, true);
+}
+
+fn list_as(nodes: &mut Nodes, sockets: &[OpenSocket], complete: bool) {
     let at = on(B, nodes.now);
     nodes.judges[B].on_netns(&NetnsEvent::Sockets {
         netns: NetnsCookie(SERVER.2),
@@ -48,6 +52,7 @@ fn list(nodes: &mut Nodes, sockets: &[OpenSocket]) {
                 ..*socket
             })
             .collect(),
+        complete,
     });
 }
 
@@ -81,6 +86,10 @@ fn a_connection_that_a_later_policy_denies_survives_it() {
     assert_eq!(sum.first, on(B, packet.at + 0.002));
     assert_eq!(sum.deltas[0].samples[0].answer, Answer::Established);
     assert!(sum.recovered.is_empty());
+    // There were more than are listed.
+    list_as(&mut nodes, &[], false);
+    nodes.run(180.5);
+    assert!(nodes.books[B].only().1.recovered.is_empty());
     list(&mut nodes, &[]);
     nodes.run(181.0);
     let (_, sum) = nodes.books[B].only();
@@ -112,6 +121,7 @@ fn one_that_was_cut_or_may_have_been_is_no_survivor() {
                 netns: NetnsCookie(SERVER.2),
                 at: on(B, at),
                 sockets: vec![open],
+                complete: true,
             });
         }
         nodes.run(180.0);

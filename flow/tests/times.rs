@@ -150,6 +150,81 @@ fn a_new_pod_under_old_policies_has_no_grace() {
     }
 }
 
+/// A pod that comes at 100 s under old policies, and attempts so long after that.
+fn young(at: At, labels: [&str; 2], attempt: Attempt, ages: &[f64]) -> Nodes {
+    let mut state = two_nodes();
+    let mut nodes = Nodes::new(&state);
+    nodes.run(99.9);
+    nodes.attach(at, 99.9);
+    nodes.run(100.0);
+    nodes.identify(at, "new");
+    let [first, then] = labels;
+    let mut pod = a_pod("new", "new", at);
+    pod.labels.insert("app".into(), first.into());
+    apply_pod(&mut state, pod.clone());
+    nodes.view(&state, 100.0);
+    if then != first {
+        nodes.run(100.5);
+        pod.labels.insert("app".into(), then.into());
+        apply_pod(&mut state, pod);
+        nodes.view(&state, 100.5);
+    }
+    for age in ages {
+        nodes.run(100.0 + age);
+        match attempt {
+            Attempt::From => nodes.attempt(at, SERVER, 80, Fate::Accepted),
+            Attempt::To => nodes.attempt(CLIENT, at, 80, Fate::Accepted),
+        }
+    }
+    let end = nodes.now + 40.0;
+    nodes.run(end);
+    nodes
+}
+
+#[test]
+fn a_new_pod_that_stays_open_for_a_while_is_a_gap_at_its_start_and_later_more_than_that() {
+    for (at, labels, attempt) in [
+        (NEW, "new", Attempt::From),
+        (FRESH, "server", Attempt::To),
+        (FRESH, "new", Attempt::From),
+    ] {
+        for (age, kind) in [
+            (0.5, FindingKind::StartupGap),
+            (29.0, FindingKind::StartupGap),
+            (31.0, FindingKind::StartupGap),
+            (39.0, FindingKind::StartupGap),
+            (41.0, FindingKind::Unenforced),
+        ] {
+            let nodes = young(at, [labels, labels], attempt, &[age]);
+            assert_eq!(kinds(&nodes), [kind], "{at:?} {age}");
+        }
+        let nodes = young(at, [labels, labels], attempt, &[1.0, 32.0, 35.0, 42.0]);
+        assert_eq!(
+            kinds(&nodes),
+            [FindingKind::Unenforced, FindingKind::StartupGap],
+            "{at:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_whose_labels_come_later_is_not_new() {
+    for (at, labels, attempt) in [
+        (NEW, ["friend", "new"], Attempt::From),
+        (FRESH, ["new", "server"], Attempt::To),
+    ] {
+        for (age, kind) in [
+            (1.0, None),
+            (31.0, Some(FindingKind::LateEnforcement)),
+            (42.0, Some(FindingKind::Unenforced)),
+        ] {
+            let nodes = young(at, labels, attempt, &[age]);
+            let found: Vec<_> = kind.into_iter().collect();
+            assert_eq!(kinds(&nodes), found, "{at:?} {age}");
+        }
+    }
+}
+
 #[test]
 fn a_new_pod_that_may_is_no_gap() {
     for (at, labels, attempt) in [(NEW, "friend", Attempt::From), (FRESH, "new", Attempt::To)] {

@@ -95,7 +95,7 @@ fn run(plans: &[Plan], flips: &[f64], weather: &Weather) -> Nodes {
             && (lost..lost + 0.2).contains(&nodes.now)
         {
             for (n, judge) in nodes.judges.iter_mut().enumerate() {
-                judge.on_lost(on(n, nodes.now), 1);
+                judge.on_lost(on(n, nodes.now - 1.0), on(n, nodes.now));
             }
         }
     }

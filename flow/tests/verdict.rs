@@ -157,7 +157,7 @@ fn an_address_that_changed_hands_is_ambiguous() {
 }
 
 #[test]
-fn a_pod_younger_than_the_grace_time_has_none() {
+fn a_young_pod_has_no_grace_and_is_called_one_until_a_change_would_be_late_no_more() {
     let mut state = cluster();
     let mut judge = judge(&state);
     apply_pod(&mut state, pod("new", "new", "10.1.0.9"));
@@ -168,8 +168,8 @@ fn a_pod_younger_than_the_grace_time_has_none() {
     let t = attempt("10.1.0.9", 8);
     let report = feed(
         &mut judge,
-        seconds(121.0),
-        &[t.syn(seconds(120.5)), t.syn_ack(seconds(120.5))],
+        seconds(131.0),
+        &[t.syn(seconds(130.5)), t.syn_ack(seconds(130.5))],
     );
     assert_eq!(counts(&report), (1, 1, 0), "the first one is settled");
     let mut kinds: Vec<_> = report.findings.iter().map(|delta| delta.key.kind).collect();
@@ -374,12 +374,12 @@ fn unanswered_and_records_lost() {
 
     let mut held = judge(&cluster());
     assert!(feed(&mut held, seconds(100.1), &[t.syn(seconds(100.0))]).is_empty());
-    held.on_lost(seconds(101.0), 3);
+    held.on_lost(seconds(101.0), seconds(101.5));
     only(&feed(&mut held, seconds(102.1), &[]), Reason::RecordsLost);
 
     // A loss does not make a delivered attempt untrue.
     let mut held = judge(&cluster());
-    held.on_lost(seconds(100.0), 3);
+    held.on_lost(seconds(99.0), seconds(100.0));
     observed(&judged(&mut held, CLIENT));
 }
 

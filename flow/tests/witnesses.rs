@@ -254,7 +254,7 @@ fn what_is_too_little_for_over_blocking() {
 fn an_incomplete_witness_proves_no_absence() {
     type Spoil = fn(&mut Nodes);
     let spoils: [Spoil; 4] = [
-        |nodes| nodes.judges[B].on_lost(on(B, 101.0), 1),
+        |nodes| nodes.judges[B].on_lost(on(B, 100.0), on(B, 101.0)),
         |nodes| {
             nodes.judges[B].on_netns(&NetnsEvent::HookChanged {
                 netns: NetnsCookie(SERVER.2),

@@ -223,8 +223,11 @@ impl Account {
         let mut account = Self::default();
         let mut must = BTreeSet::new();
         let mut may = BTreeSet::new();
-        for attempt in attempts.iter().filter(|attempt| attempt.delivered()) {
-            if let Some(denied) = truth.denied_throughout(attempt, GRACE + NOTICE, SETTLE + NOTICE)
+        let mut blocked = BTreeSet::new();
+        for attempt in attempts {
+            if attempt.delivered()
+                && let Some(denied) =
+                    truth.denied_throughout(attempt, GRACE + NOTICE, SETTLE + NOTICE)
             {
                 must.insert(denied);
             }
@@ -232,15 +235,21 @@ impl Account {
                 .times
                 .iter()
                 .any(|(from, to)| attempt.ended >= *from && attempt.began <= *to + NOTICE);
-            if failing
-                && truth.denied_at_all(attempt, NOTICE, NOTICE)
-                && let Some((source, destination)) = truth.ends(attempt)
-            {
-                may.insert(Denied {
-                    source,
-                    destination,
-                    port: attempt.to.port(),
-                });
+            let Some((source, destination)) = truth.ends(attempt).filter(|_| failing) else {
+                continue;
+            };
+            let about = Denied {
+                source,
+                destination,
+                port: attempt.to.port(),
+            };
+            if !attempt.delivered() {
+                // An enforcer that no longer hears of changes also goes on stopping what is allowed by now.
+                if truth.allowed_at_all(attempt, NOTICE, NOTICE) {
+                    blocked.insert(about);
+                }
+            } else if truth.denied_at_all(attempt, NOTICE, NOTICE) {
+                may.insert(about);
             }
         }
         let mut found = BTreeSet::new();
@@ -255,6 +264,12 @@ impl Account {
             *account.by_kind.entry(kind.as_str_name()).or_default() +=
                 u64::from(finding.settled > 0);
             if finding.settled == 0 || !ACCUSE.contains(&kind) {
+                continue;
+            }
+            if matches!(kind, FindingKind::OverBlocked | FindingKind::ReplyLost) {
+                if !blocked.contains(&about) {
+                    account.false_ones.push(format!("{finding:?}"));
+                }
                 continue;
             }
             if !may.contains(&about) && !must.contains(&about) {

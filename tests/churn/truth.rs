@@ -123,6 +123,28 @@ impl Truth {
         before: Duration,
         after: Duration,
     ) -> bool {
+        self.ever(attempt, before, after, |said| {
+            matches!(said, Says::Denied(_))
+        })
+    }
+
+    /// Whether they allowed it at any time of that.
+    pub(crate) fn allowed_at_all(
+        &mut self,
+        attempt: &Attempt,
+        before: Duration,
+        after: Duration,
+    ) -> bool {
+        self.ever(attempt, before, after, |said| *said == Says::Allowed)
+    }
+
+    fn ever(
+        &mut self,
+        attempt: &Attempt,
+        before: Duration,
+        after: Duration,
+        is: impl Fn(&Says) -> bool,
+    ) -> bool {
         let from = attempt.began.checked_sub(before).unwrap_or(attempt.began);
         let until = attempt.ended + after;
         let first = self
@@ -130,12 +152,7 @@ impl Truth {
             .partition_point(|state| state.from <= from)
             .saturating_sub(1);
         let end = self.states.partition_point(|state| state.from <= until);
-        (first..end).any(|number| {
-            matches!(
-                self.says(number, attempt.source, attempt.to),
-                Says::Denied(_)
-            )
-        })
+        (first..end).any(|number| is(&self.says(number, attempt.source, attempt.to)))
     }
 
     /// The UIDs of the two ends of an attempt when it began.

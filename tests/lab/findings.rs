@@ -255,10 +255,22 @@ pub(crate) fn judged(lab: &Lab) -> Result<(JudgedCounts, BTreeMap<InconclusiveRe
 
 /// [`judged`] in one line, for errors.
 pub(crate) fn summary(lab: &Lab) -> String {
-    judged(lab).map_or_else(
+    let mut summary = judged(lab).map_or_else(
         |error| format!("{error:#}"),
         |(counts, reasons)| format!("{counts:?} {reasons:?}"),
-    )
+    );
+    // What the agents told each other, where they did.
+    for node in lab.nodes() {
+        let Ok((_, metrics)) = node.http("/metrics") else {
+            continue;
+        };
+        for line in metrics.lines() {
+            if line.starts_with("polproof_witness_testimonies") && !line.ends_with(" 0") {
+                summary += &format!("; {}: {line}", node.name());
+            }
+        }
+    }
+    summary
 }
 
 /// Waits until the findings satisfy `condition`; gives them and how long it took.

@@ -358,7 +358,9 @@ fn overflow(lab: &mut Lab) -> Result<()> {
     failed?;
     flooded??;
     wait_for(JUDGED, "the agent knows what it lost", || {
-        let lost = lab.node(1)?.metric("polproof_records_lost_total", &[])?;
+        let lost = lab
+            .node(1)?
+            .metric("polproof_kernel_records_lost_total", &[])?;
         Ok((lost > 0.0).then_some(()))
     })?;
     withheld(

@@ -70,6 +70,7 @@ impl BpfDir {
             bpf_dir: self.0.clone(),
             ring_bytes,
             host_netns: None,
+            ..ObserveConfig::default()
         }
     }
 

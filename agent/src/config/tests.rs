@@ -43,6 +43,7 @@ fn defaults() {
     assert_eq!(config.settle, Duration::from_secs(10));
     assert_eq!(config.late, Duration::from_secs(10));
     assert_eq!(config.witness_timeout, Duration::from_secs(10));
+    assert_eq!(config.udp_idle, Duration::from_secs(180));
     assert_eq!(config.spool_max_bytes, 256 << 20);
     assert_eq!(config.ring_bytes, 16 << 20);
     assert_eq!(config.collector, None);
@@ -50,10 +51,11 @@ fn defaults() {
 
 #[test]
 fn flags_win_over_the_file() {
-    let text = "grace = \"1m\"\nsettle = \"4s\"\ncni_conf_dir = [\"/a\", \"/b\"]\nkubeconfig = \"/k\"\nlisten_http = \"off\"\n";
+    let text = "grace = \"1m\"\nudp_idle = \"5s\"\nsettle = \"4s\"\ncni_conf_dir = [\"/a\", \"/b\"]\nkubeconfig = \"/k\"\nlisten_http = \"off\"\n";
     let config = with_file(text, &["--grace=5s", "--manifests=/m"]).unwrap();
     assert_eq!(config.grace, Duration::from_secs(5));
     assert_eq!(config.settle, Duration::from_secs(4));
+    assert_eq!(config.udp_idle, Duration::from_secs(5));
     assert_eq!(config.cni_conf_dirs, [Path::new("/a"), Path::new("/b")]);
     assert_eq!(config.source, Source::Manifests("/m".into()));
     assert_eq!(config.listen_http, None);
@@ -115,6 +117,11 @@ fn errors_name_the_setting_and_the_remedy() {
         ),
         (vec!["--settle="], &["--settle", "not a duration"]),
         (vec!["--late=2h"], &["--late", "between"]),
+        (
+            vec!["--udp-idle=999ms"],
+            &["--udp-idle", "udp_idle", "between"],
+        ),
+        (vec!["--udp-idle=61m"], &["--udp-idle", "between"]),
         (
             vec!["--witness-timeout=0s"],
             &["--witness-timeout", "witness_timeout", "between"],
@@ -228,6 +235,7 @@ fn help_names_every_setting() {
         "--settle",
         "--late",
         "--witness-timeout",
+        "--udp-idle",
         "--spool-max-bytes",
         "--log-format",
         "--log-level",

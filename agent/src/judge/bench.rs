@@ -155,7 +155,8 @@ impl<R: Records> Bench<R> {
             warn!(
                 "the record ring is another one than before the restart (its pin was removed, or the agent's version changed): attempts made meanwhile were not seen"
             );
-            self.judge.on_lost(now(), 1);
+            let until = now();
+            self.judge.on_lost(losses::before(until), until);
         }
         self.committed = ring.position();
         info!(

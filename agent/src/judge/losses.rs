@@ -8,7 +8,7 @@ use polproof_flow::Judge;
 use polproof_flow::record::Instant;
 use tracing::warn;
 
-use crate::observe::{CounterMap, ReadOutcome};
+use crate::observe::{CounterMap, ReadOutcome, Span};
 
 /// Read at least so often.
 const PERIOD: u64 = Instant::SECOND;
@@ -17,42 +17,60 @@ const ASKED: u64 = Instant::SECOND / 20;
 /// A loss of before our start may lie so far back that nobody will ask for more.
 const BEFORE: u64 = 180 * Instant::SECOND;
 
-/// Everything that should have led to a record, or might have, and did not.
-pub(super) fn read(counters: &CounterMap) -> anyhow::Result<u64> {
+/// What the kernel counts of what should have led to a record, or might have, and did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// Records that could not be written.
+    pub(super) lost: u64,
+    /// Packets that could not be read.
+    pub(super) unparsed: u64,
+    /// Datagrams of new tuples that were left out.
+    pub(super) sampled: u64,
+}
+
+/// Reads the counters.
+pub(super) fn read(counters: &CounterMap) -> anyhow::Result<Sums> {
     let counters = counters
         .read()
         .context("read the counters of the BPF programs")?;
-    Ok([
-        counters.ring_full,
-        counters.no_cookie,
-        counters.unparsed,
-        counters.datagrams_sampled,
-    ]
-    .into_iter()
-    .fold(0, u64::saturating_add))
+    Ok(Sums {
+        lost: counters.ring_full.saturating_add(counters.no_cookie),
+        unparsed: counters.unparsed,
+        sampled: counters.datagrams_sampled,
+    })
 }
 
 /// Tells the judge what reading the ring showed.
 pub(super) fn notice(outcome: &ReadOutcome, now: Instant, judge: &mut Judge) {
-    let lost = outcome.lost.saturating_add(outcome.undecodable).max(1);
-    for span in [outcome.lost_in, outcome.unparsed_in, outcome.sampled_in]
-        .into_iter()
-        .flatten()
-    {
-        // A CPU may have been silent for long before its gap.
-        let from = span.from.max(now.minus(BEFORE));
-        tell(judge, from, span.to.max(from), lost);
+    // A CPU may have been silent for long before its gap.
+    let clamped = |span: Span| {
+        let from = span.from.max(before(now));
+        (from, span.to.max(from))
+    };
+    if let Some((from, to)) = outcome.lost_in.map(clamped) {
+        judge.on_lost(from, to);
+    }
+    if let Some((from, to)) = outcome.unparsed_in.map(clamped) {
+        judge.on_unparsed(from, to);
+    }
+    if let Some((from, to)) = outcome.sampled_in.map(clamped) {
+        judge.on_sampled(from, to);
     }
 }
 
-/// Reads the sum of all losses.
-pub(super) type ReadLosses = Box<dyn FnMut() -> anyhow::Result<u64> + Send>;
+/// How far back a loss is told if it is not known when it was.
+pub(super) fn before(now: Instant) -> Instant {
+    now.minus(BEFORE)
+}
 
-/// Notices when the sum grows.
+/// Reads all that is counted of losses.
+pub(super) type ReadLosses = Box<dyn FnMut() -> anyhow::Result<Sums> + Send>;
+
+/// Notices when a sum grows.
 pub(super) struct Losses {
     read: ReadLosses,
-    /// The sum, and when it was read.
-    last: Option<(u64, Instant)>,
+    /// The sums, and when they were read.
+    last: Option<(Sums, Instant)>,
     failing: bool,
 }
 
@@ -71,11 +89,14 @@ impl Losses {
         if age < PERIOD && !(asked && age >= ASKED) {
             return;
         }
-        let (known, from) = self.last.unwrap_or((0, now.minus(BEFORE)));
-        let sum = match (self.read)() {
-            Ok(sum) => {
+        let (known, from) = self.last.unwrap_or((Sums::default(), before(now)));
+        let read = (self.read)();
+        // What was counted while we read belongs to it.
+        let until = crate::observe::now().max(now);
+        let sums = match read {
+            Ok(sums) => {
                 self.failing = false;
-                sum
+                sums
             }
             Err(error) => {
                 if !self.failing {
@@ -85,26 +106,20 @@ impl Losses {
                     );
                 }
                 self.failing = true;
-                known.saturating_add(1)
+                judge.on_lost(from, until);
+                known
             }
         };
         // A sum that has shrunk is one of other maps.
-        if sum != known {
-            // What was counted while we read belongs to it.
-            let until = crate::observe::now().max(now);
-            tell(judge, from, until, sum.abs_diff(known));
+        if sums.lost != known.lost {
+            judge.on_lost(from, until);
         }
-        let known = if self.failing { known } else { sum };
-        self.last = Some((known, now));
+        if sums.unparsed != known.unparsed {
+            judge.on_unparsed(from, until);
+        }
+        if sums.sampled != known.sampled {
+            judge.on_sampled(from, until);
+        }
+        self.last = Some((sums, now));
     }
-}
-
-/// The judge takes a loss to lie within the second before the time that it is told; together these cover all.
-fn tell(judge: &mut Judge, from: Instant, to: Instant, lost: u64) {
-    let mut at = from.plus(Instant::SECOND);
-    while at < to {
-        judge.on_lost(at, lost);
-        at = at.plus(Instant::SECOND);
-    }
-    judge.on_lost(to, lost);
 }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::JudgeStats;
+use super::losses::Sums;
 use super::task::{Inputs, run_on};
 use crate::addresses::LocalAddresses;
 use crate::report::spool::{Spool, SpoolConfig};
@@ -217,7 +218,7 @@ async fn a_reboot_takes_provisional_findings_back() {
     let task = tokio::spawn(run_on(
         ring,
         Inputs {
-            losses: Box::new(|| Ok(0)),
+            losses: Box::new(|| Ok(Sums::default())),
             witnesses: witness::pair().0,
             events: events_in,
             view: view_in,

@@ -56,7 +56,7 @@ impl Seed {
 
 impl Observer {
     /// Makes the programs forget which UDP tuples they wrote down: the next datagram of each is recorded again. For when an address
-    /// gets another owner, whose first datagrams the old owner's would hide for up to 30 s from those who talk to it (the owners' own
+    /// gets another owner, whose first datagrams the old owner's would hide for up to 30 s (or what it is set to) from those who talk to it (the owners' own
     /// ends are told apart by their MAC addresses, unless these are made of the IP addresses). It costs one record for each active tuple, so
     /// that it may be called as often as pods come and go, but had better not be called much more than once a second.
     pub fn forget_datagrams(&mut self) -> Result<(), ObserveError> {

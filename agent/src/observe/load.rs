@@ -12,7 +12,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, RECORDS_MAP};
+use polproof_agent_common::{ABI_VERSION, COUNTERS_MAP, DATAGRAM_WINDOW_SECONDS, RECORDS_MAP};
 use polproof_flow::record::NetnsCookie;
 
 use super::attach::HOOKS;
@@ -40,6 +40,9 @@ pub struct ObserveConfig {
     pub ring_bytes: u32,
     /// The node's own network namespace, which is never observed; `None`: the one that we are in.
     pub host_netns: Option<PathBuf>,
+    /// For how long the programs say nothing of a UDP tuple after they wrote it down, in seconds; at least 1 and at most
+    /// [`DATAGRAM_WINDOW_SECONDS`].
+    pub datagram_window: u32,
 }
 
 impl Default for ObserveConfig {
@@ -48,6 +51,7 @@ impl Default for ObserveConfig {
             bpf_dir: PathBuf::from("/sys/fs/bpf/polproof"),
             ring_bytes: 16 * 1024 * 1024,
             host_netns: None,
+            datagram_window: DATAGRAM_WINDOW_SECONDS,
         }
     }
 }
@@ -123,6 +127,11 @@ impl Observer {
             .override_global("NET_DEVICE_NET", &offsets.net_device_net, true)
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
             .override_global("JIFFIES_PER_SECOND", &jiffies_per_second()?, true)
+            .override_global(
+                "DATAGRAM_WINDOW",
+                &config.datagram_window.clamp(1, DATAGRAM_WINDOW_SECONDS),
+                true,
+            )
             .map_max_entries(RECORDS_MAP, config.ring_bytes)
             .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
             .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))

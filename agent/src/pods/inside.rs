@@ -275,6 +275,7 @@ impl Watcher {
             netns,
             at: listing.at,
             sockets: listing.sockets,
+            complete: listing.complete,
         })
         .await
     }

@@ -73,12 +73,12 @@ const fn states(protocol: Protocol) -> (&'static [u8], u8) {
 }
 
 /// Lists the sockets of the calling thread's namespace. A protocol that the kernel does not have, or whose list it does not
-/// give, has none.
+/// give, has none. Says whether the list is complete.
 pub(super) fn dump(
     protocol: Protocol,
     family: libc::c_int,
     mut each: impl FnMut(Entry),
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let (wanted, connected) = states(protocol);
     let request = request(protocol, family, wanted)?;
     let listed = dump_of(
@@ -95,10 +95,10 @@ pub(super) fn dump(
         },
     );
     match listed {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
         // Connections come and go while they are listed; nothing of the rest is wrong.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

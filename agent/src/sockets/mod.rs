@@ -37,6 +37,8 @@ pub struct Listing {
     pub at: Instant,
     /// At most [`MAX_SOCKETS`].
     pub sockets: Vec<OpenSocket>,
+    /// Whether these are all of which it is certain who opened them: one that is missing has ended then.
+    pub complete: bool,
     /// Connections beyond that.
     pub left_out: u64,
     /// Connections of which it is not certain who opened them.
@@ -59,11 +61,12 @@ pub fn here(addresses: &[IpAddr], listened: HashSet<(Protocol, u16)>) -> io::Res
     if addresses.is_empty() {
         return Ok(listing);
     }
+    listing.complete = true;
     let ephemeral = Ephemeral::here();
     let mut found: Vec<(Protocol, Entry)> = Vec::new();
     for protocol in PROTOCOLS {
         for family in [libc::AF_INET6, libc::AF_INET] {
-            diag::dump(protocol, family, |entry| {
+            listing.complete &= diag::dump(protocol, family, |entry| {
                 if !entry.connected {
                     listing.listening.insert((protocol, entry.local.port()));
                 } else if is_of_interest(&entry, addresses) {
@@ -76,6 +79,7 @@ pub fn here(addresses: &[IpAddr], listened: HashSet<(Protocol, u16)>) -> io::Res
             })?;
         }
     }
+    listing.complete &= listing.left_out == 0;
     listing.sockets.reserve_exact(found.len());
     for (protocol, entry) in found {
         let listened = listing.listening.contains(&(protocol, entry.local.port()));

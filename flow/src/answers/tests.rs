@@ -64,7 +64,7 @@ impl Knowledge for Cluster {
         self.gap.and_then(|(of, gap)| (of == netns).then_some(gap))
     }
 
-    fn lost(&self, from: Instant, to: Instant) -> Option<Gap> {
+    fn lost(&self, _: Protocol, from: Instant, to: Instant) -> Option<Gap> {
         self.lost
             .is_some_and(|lost| lost.0 <= to && lost.1 >= from)
             .then_some(Gap::RecordsLost)

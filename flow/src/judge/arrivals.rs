@@ -124,7 +124,7 @@ impl Judge {
     /// Measures for how long what is denied since lately still gets through.
     fn note_exposure(&mut self, attempt: &Attempt, outcome: Outcome, open: Open) {
         if let Some(since) = open.denied_since
-            && !attempt.unsure
+            && !self.may_be_older(attempt)
             && self.delivery(attempt, outcome).is_ok()
         {
             self.exposures.note(since, attempt.first);
@@ -151,6 +151,8 @@ impl Judge {
                 Ok(Answer::Delivered)
             }
             Outcome::Silent if self.lost_around(attempt) => Err(InconclusiveReason::RecordsLost),
+            // The answer may have left before both programs were attached.
+            Outcome::Silent if self.is_deaf(attempt) => Err(InconclusiveReason::AttachedLate),
             Outcome::Silent => Err(InconclusiveReason::InPodFilter),
         }
     }
@@ -177,6 +179,9 @@ impl Judge {
         };
         if attempt.unsure {
             return Some(InconclusiveReason::FlowBegunBefore);
+        }
+        if self.may_be_older(attempt) {
+            return Some(InconclusiveReason::RecordsLost);
         }
         let answer = match self.delivery(attempt, outcome) {
             Ok(answer) => answer,

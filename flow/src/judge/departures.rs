@@ -295,6 +295,9 @@ impl Judge {
         if self.lost_around(attempt) {
             return Err(InconclusiveReason::RecordsLost);
         }
+        if self.is_deaf(attempt) {
+            return Err(InconclusiveReason::AttachedLate);
+        }
         if attempt.unsure {
             return Err(InconclusiveReason::FlowBegunBefore);
         }

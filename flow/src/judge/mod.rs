@@ -20,7 +20,7 @@ mod senders;
 mod sockets;
 mod witnesses;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ use crate::here::Here;
 use crate::history::History;
 use crate::inquiries::{Inquiries, Limit};
 use crate::ledger::Ledger;
+use crate::losses::{Losses, Missed};
 use crate::namespaces::Namespaces;
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, NetnsCookie, Record};
@@ -55,8 +56,6 @@ use witnesses::Purpose;
 const WALK: u64 = Instant::SECOND / 50;
 /// How often what is too old is looked for.
 const SWEEP: u64 = Instant::SECOND;
-/// Times of loss remembered.
-const LOSSES: usize = 64;
 
 /// What limits our own questions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,8 +96,7 @@ pub struct Judge {
     restored_at: Option<Instant>,
     namespaces: Namespaces,
     ledger: Ledger,
-    /// From, to.
-    losses: VecDeque<(Instant, Instant)>,
+    losses: Losses,
     now: Instant,
     /// Something came that attempts may have waited for.
     news: bool,
@@ -154,7 +152,7 @@ impl Judge {
             restored_at: None,
             namespaces: Namespaces::default(),
             ledger: Ledger::new(settings.max_keys, settings.max_unsettled),
-            losses: VecDeque::new(),
+            losses: Losses::default(),
             now: Instant(0),
             news: false,
             waiting: false,
@@ -276,7 +274,12 @@ impl Judge {
             self.history.forget();
         }
         match event {
-            NetnsEvent::Sockets { netns, at, sockets } => self.on_sockets(*netns, *at, sockets),
+            NetnsEvent::Sockets {
+                netns,
+                at,
+                sockets,
+                complete,
+            } => self.on_sockets(*netns, *at, sockets, *complete),
             NetnsEvent::Gone { netns, .. } => self.survivors.gone(*netns),
             _ => {}
         }
@@ -311,30 +314,61 @@ impl Judge {
         }
     }
 
-    /// Notes that `lost` records were lost at or somewhat before `at`.
-    pub fn on_lost(&mut self, at: Instant, lost: u64) {
-        if lost == 0 {
-            return;
-        }
-        self.flows.lost(at);
-        let from = at.minus(Instant::SECOND);
-        if let Some((_, to)) = self.losses.back_mut()
-            && *to >= from
-        {
-            *to = at.max(*to);
-            return;
-        }
-        if self.losses.len() >= LOSSES {
-            self.losses.pop_front();
-        }
-        self.losses.push_back((from, at));
+    /// Notes that records may have been lost that were written between two moments. The spans of this and the next two come
+    /// in any order, and may overlap.
+    pub fn on_lost(&mut self, from: Instant, to: Instant) {
+        self.missed(Missed::Records, from, to);
     }
 
+    /// Notes that packets came between two moments that could not be read.
+    pub fn on_unparsed(&mut self, from: Instant, to: Instant) {
+        self.missed(Missed::Unparsed, from, to);
+    }
+
+    /// Notes that datagrams of new tuples were left out between two moments.
+    pub fn on_sampled(&mut self, from: Instant, to: Instant) {
+        self.missed(Missed::Sampled, from, to);
+    }
+
+    fn missed(&mut self, missed: Missed, from: Instant, to: Instant) {
+        self.flows.lost(to.max(from));
+        self.losses.note(missed, from, to);
+    }
+
+    /// Whether something that belongs to an attempt may have gone unseen.
     fn lost_around(&self, attempt: &Attempt) -> bool {
+        let from = self.hidden_from(attempt);
         let until = attempt.last.plus(2 * Instant::SECOND);
-        self.losses
-            .iter()
-            .any(|(from, to)| *from <= until && *to >= attempt.first)
+        let protocol = attempt.key.protocol;
+        self.losses.between(protocol, from, until).is_some()
+    }
+
+    /// Whether only one direction of an attempt may have been seen: packets come and go while the programs are attached.
+    fn is_deaf(&self, attempt: &Attempt) -> bool {
+        let until = attempt.last.plus(2 * Instant::SECOND);
+        self.namespaces
+            .is_deaf(attempt.key.netns, attempt.first, until)
+    }
+
+    /// Whether an attempt may be part of something older of which the beginning went unseen. Of a loss it may be told only
+    /// after the attempt was announced.
+    fn may_be_older(&self, attempt: &Attempt) -> bool {
+        let protocol = attempt.key.protocol;
+        let from = self.hidden_from(attempt);
+        attempt.unsure
+            || protocol == Protocol::Udp
+                && self.losses.between(protocol, from, attempt.first).is_some()
+    }
+
+    /// From when on what went unseen may have to do with an attempt: the first datagram of a flow hides those that follow.
+    fn hidden_from(&self, attempt: &Attempt) -> Instant {
+        match attempt.key.protocol {
+            Protocol::Udp => attempt
+                .first
+                .minus(self.settings.udp_window)
+                .minus(Instant::SECOND),
+            Protocol::Tcp | Protocol::Sctp => attempt.first,
+        }
     }
 
     /// Gives the verdicts that are due. `now` is the time; `horizon` is the time up to which all records have
@@ -419,6 +453,11 @@ impl Judge {
         let forget = now.minus(self.settings.retention());
         self.strangers.retain(|_, (_, last)| *last >= forget);
         self.doubts.expire(now);
+        let told = self
+            .settings
+            .remember
+            .saturating_add(self.settings.udp_window);
+        self.losses.expire(forget.minus(told));
         self.end_flows();
         let destination = &self.destination;
         if self.senders.len() >= self.settings.max_inquiries {

@@ -66,8 +66,14 @@ impl There {
 }
 
 impl Judge {
-    /// The established connections of a pod have been listed.
-    pub(super) fn on_sockets(&mut self, netns: NetnsCookie, at: Instant, sockets: &[OpenSocket]) {
+    /// The established connections of a pod have been listed; all of them if the list is `complete`.
+    pub(super) fn on_sockets(
+        &mut self,
+        netns: NetnsCookie,
+        at: Instant,
+        sockets: &[OpenSocket],
+        complete: bool,
+    ) {
         self.now = self.now.max(at);
         let again = self.survivors.was_listed(netns);
         for socket in sockets {
@@ -96,7 +102,7 @@ impl Judge {
             let connection = Connection::Socket(netns, socket.cookie);
             self.goes_on(connection, &there, at, again, socket.heard);
         }
-        let ended = self.survivors.listed(netns, at);
+        let ended = self.survivors.listed(netns, at, complete);
         self.close(ended, at);
     }
 
@@ -139,7 +145,11 @@ impl Judge {
 
     /// UDP flows that went on and do so no longer.
     pub(super) fn end_flows(&mut self) {
-        let idle = self.settings.udp_idle;
+        // A flow that goes on is recorded now and then only.
+        let idle = self
+            .settings
+            .udp_idle
+            .saturating_add(self.settings.udp_window);
         let ended = self.survivors.silent(self.now.minus(idle));
         let now = self.now;
         self.close(ended, now);

@@ -1,15 +1,15 @@
 //! The traffic between witnesses: what others ask us, and what we ask them.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use polproof_policy::{IpOwner, NamespacedName, Snapshot, Uid};
+use polproof_policy::{IpOwner, NamespacedName, Protocol, Snapshot, Uid};
 
 use crate::answers::{Knowledge, Memories};
 use crate::attempt::{Attempt, AttemptKey, Outcome, Side, read};
 use crate::finding::Answer;
 use crate::here::Here;
 use crate::inquiries::OWN;
+use crate::losses::Losses;
 use crate::namespaces::Namespaces;
 use crate::record::{Instant, NetnsCookie};
 use crate::recovery::Pair;
@@ -178,7 +178,7 @@ fn stands_for_others(newest: Option<&Snapshot>, ip: IpAddr) -> bool {
 struct Known<'a> {
     namespaces: &'a Namespaces,
     newest: Option<&'a Snapshot>,
-    losses: &'a VecDeque<(Instant, Instant)>,
+    losses: &'a Losses,
     here: &'a Here,
 }
 
@@ -216,11 +216,8 @@ impl Knowledge for Known<'_> {
         self.namespaces.gap(netns, from, to)
     }
 
-    fn lost(&self, from: Instant, to: Instant) -> Option<Gap> {
-        self.losses
-            .iter()
-            .any(|(lost_from, lost_to)| *lost_from <= to && *lost_to >= from)
-            .then_some(Gap::RecordsLost)
+    fn lost(&self, protocol: Protocol, from: Instant, to: Instant) -> Option<Gap> {
+        self.losses.between(protocol, from, to)
     }
 
     fn same_node(&self, client: IpAddr, asker: &Uid, _at: Instant) -> bool {

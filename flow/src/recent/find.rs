@@ -3,8 +3,8 @@
 //! The tag of TCP and SCTP survives every translation, but it is a number of 32 bits, and a busy node has seen many: a match must be near in
 //! time, and what differs in its addresses must be explained by a translation, of which the result is never the address of another pod.
 //!
-//! UDP has no tag, and the kernel records a tuple (both addresses, the lower port, the crossing) at most once in [`UDP_HELD`]. So a record of
-//! the last half minute hides the datagram asked about, a client that may be somebody else hides everybody, and what cannot be told apart is
+//! UDP has no tag, and the kernel records a tuple (both addresses, the lower port, the crossing) at most once in a while (30 s, unless it is set
+//! otherwise). So a record of that time hides the datagram asked about, a client that may be somebody else hides everybody, and what cannot be told apart is
 //! unclear.
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +18,6 @@ use crate::witness::{Gap, Question, Side};
 
 /// How wrong the times in a question may be.
 pub(crate) const SLACK: u64 = 2 * Instant::SECOND;
-/// For how long the kernel says nothing of a UDP tuple after a record of it, if the times in the question are as wrong as they may be.
-pub(crate) const UDP_HELD: u64 = 30 * Instant::SECOND + SLACK;
 /// A match of the tag that misses the asked time by less is no chance, but the times are wrong.
 const NEAR: u64 = 30 * Instant::SECOND;
 /// The longest walk along the attempts of one namespace.
@@ -114,7 +112,7 @@ impl Recent {
         let mut left = WALK;
         // Who sent it is told by any packet of the flow; that it was delivered then, by one of that time only.
         let before = match question.side {
-            Side::Source => UDP_HELD,
+            Side::Source => self.udp_held,
             Side::Destination => SLACK,
         };
         let walks = [
@@ -129,7 +127,7 @@ impl Recent {
             if entry.protocol != Protocol::Udp
                 || entry.client != question.client.ip()
                 || !explained(entry, question, stands)
-                || !overlaps(entry, question, UDP_HELD, SLACK)
+                || !overlaps(entry, question, self.udp_held, SLACK)
             {
                 continue;
             }
@@ -170,12 +168,12 @@ impl Recent {
         question: &Question,
         stands: &dyn Fn(IpAddr) -> bool,
     ) -> Option<Gap> {
-        let from = question.first.minus(UDP_HELD);
+        let from = question.first.minus(self.udp_held);
         for (n, entry) in self.of(netns, from).enumerate() {
             if n >= NETNS_WALK {
                 return Some(Gap::Overloaded);
             }
-            if entry.protocol != Protocol::Udp || !overlaps(entry, question, UDP_HELD, SLACK) {
+            if entry.protocol != Protocol::Udp || !overlaps(entry, question, self.udp_held, SLACK) {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::super::losses::Sums;
 use super::super::stats::{JudgeStats, KindStats};
 use super::super::task::{Inputs, run_on};
 use super::ring::{Kernel, MemoryRing};
@@ -146,7 +147,12 @@ impl Bench {
         let (judge_end, stream) = witness::pair();
         let lost = Arc::clone(&self.lost);
         let inputs = Inputs {
-            losses: Box::new(move || Ok(lost.load(Relaxed))),
+            losses: Box::new(move || {
+                Ok(Sums {
+                    lost: lost.load(Relaxed),
+                    ..Sums::default()
+                })
+            }),
             witnesses: judge_end,
             events: events_in,
             view: view_in,

@@ -54,9 +54,9 @@ pub fn wall_offset_ns() -> i64 {
     use nix::time::{ClockId, clock_gettime};
     let read = |clock| {
         clock_gettime(clock).map_or(0, |time| {
-            i64::from(time.tv_sec())
+            time.tv_sec()
                 .saturating_mul(1_000_000_000)
-                .saturating_add(i64::from(time.tv_nsec()))
+                .saturating_add(time.tv_nsec())
         })
     };
     read(ClockId::CLOCK_REALTIME).saturating_sub(read(ClockId::CLOCK_MONOTONIC))

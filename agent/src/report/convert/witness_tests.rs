@@ -28,7 +28,7 @@ fn what_is_asked_and_answered_comes_back_as_it_went() {
     let wire = inquiry_out(&inquiry, OFFSET);
     assert_eq!(wire.node, "n2");
     let (id, question) = question_in(wire.question.unwrap(), OFFSET).unwrap();
-    assert_eq!((id, question), (7, inquiry.question.clone()));
+    assert_eq!((id, question), (7, inquiry.question));
 
     let mut words: Vec<Testimony> = Gap::ALL.map(Testimony::Incomplete).to_vec();
     words.push(Testimony::NotSeen(Absence { control: None }));

@@ -83,6 +83,7 @@ impl Wire {
             bpf_dir: pins.0.clone(),
             ring_bytes: 16 << 20,
             host_netns: None,
+            ..ObserveConfig::default()
         };
         let mut observer = Observer::open_by(&config, means, Identity::Cookie)?;
         let ring = observer.take_ring().context("the ring is there once")?;

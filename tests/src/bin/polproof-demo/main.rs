@@ -22,6 +22,8 @@ use polproof_tests::lab::{Lab, Setup, lease, prerequisites, wait_for};
 
 use self::traffic::{Row, TRAFFIC};
 
+/// Denied connections of the story beside which an allowed one came to the same pod, from the same node, of the same family.
+const PROOFS: u64 = 2;
 const NAMESPACES: &str = include_str!("../../../fixtures/shop/namespaces.yaml");
 const PODS: &str = include_str!("../../../fixtures/shop/pods.yaml");
 const POLICIES: &str = include_str!("../../../fixtures/shop/policies.yaml");
@@ -269,11 +271,29 @@ impl Story {
         self.run(&["violations", "--since", &since], &["No violation"])?;
         println!(
             "\n{} {} before, {} now. That alone would prove nothing, so the attempts themselves were counted:\n\
-             all {denied} denied connections left their pods and died on the way, all {allowed} allowed ones arrived.\n\
-             (`polproof status` looks back 60 s; so long it still holds act 1 against the nodes.)",
+             all {denied} denied connections left their pods and died on the way, all {allowed} allowed ones arrived.",
             self.paint("1;32", "No new violation:"),
             attempts(before),
             attempts(&after),
+        );
+        let proved = wait_for(
+            Duration::from_secs(30),
+            "the agents have asked each other",
+            || {
+                let proved = self.judged()?.denied_stopped - judged.denied_stopped;
+                let over = self.lab.questions()?.findings()?;
+                let over = over.iter().any(|finding| finding.recovered.is_some());
+                Ok((proved >= PROOFS && over).then_some(proved))
+            },
+        )?;
+        println!(
+            "\nAnd the agents asked each other. {proved} of them are {}: the agent at the destination, which missed nothing,\n\
+             did not see them arrive, while another connection came to the same pod from the same node. So the findings end:\n",
+            self.paint("1;32", "proof of enforcement")
+        );
+        self.run(&["violations"], &["enforced"])?;
+        println!(
+            "\n(`polproof status` looks back 60 s; so long it still holds act 1 against the nodes.)"
         );
         Ok(())
     }
@@ -388,6 +408,7 @@ impl Story {
             sum.denied_delivered += counts.denied_delivered;
             sum.denied_unanswered += counts.denied_unanswered;
             sum.denied_answered += counts.denied_answered;
+            sum.denied_stopped += counts.denied_stopped;
         }
         Ok(sum)
     }

@@ -26,7 +26,7 @@ pub(super) struct Label(usize);
 /// Helpers of the kernel, by number.
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
-pub(super) enum Helper {
+pub(super) enum Routine {
     MapLookup = 1,
     MapUpdate = 2,
     Now = 5,
@@ -145,7 +145,7 @@ impl Assembler {
         self.push(0x63 | width as u8, at, src, offset, 0);
     }
 
-    pub(super) fn call(&mut self, helper: Helper) {
+    pub(super) fn call(&mut self, helper: Routine) {
         self.push(0x85, R0, R0, 0, helper as i32);
     }
 

@@ -15,7 +15,7 @@ use polproof_policy::{Direction, Family, Protocol};
 
 use super::super::plan::{Guard, Peers, Plan};
 use super::assembler::{
-    Assembler, FP, Helper, If, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Width,
+    Assembler, FP, If, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Routine, Width,
 };
 
 /// `TC_ACT_UNSPEC`, `TCX_NEXT`: the next program, or on.
@@ -237,7 +237,7 @@ impl Compiler<'_> {
         self.asm.copy(R3, FP);
         self.asm.add(R3, i32::from(to));
         self.asm.set(R4, length);
-        self.asm.call(Helper::LoadBytes);
+        self.asm.call(Routine::LoadBytes);
         // What cannot be read is cut short, and nobody's attempt.
         self.asm.jump_if_zero(If::NotEqual, R0, self.pass);
     }
@@ -334,7 +334,7 @@ impl Compiler<'_> {
         let Some(last) = times.max() else {
             return;
         };
-        self.asm.call(Helper::Now);
+        self.asm.call(Routine::Now);
         self.asm.set_double(R1, self.rules.clock.kernel_time(last));
         self.asm.jump_if_reg(If::Below, R0, R1, to);
     }
@@ -351,12 +351,12 @@ impl Compiler<'_> {
         self.asm.set_map(R1, map);
         self.asm.copy(R2, FP);
         self.asm.add(R2, i32::from(KEY));
-        self.asm.call(Helper::MapLookup);
+        self.asm.call(Routine::MapLookup);
         self.asm.jump_if_zero(If::Equal, R0, forgotten);
         self.asm
             .jump_if(If::Equal, R7, u32::from(number(Protocol::Tcp)), to);
         self.asm.copy(R8, R0);
-        self.asm.call(Helper::Now);
+        self.asm.call(Routine::Now);
         self.asm.load(Width::Double, R1, R8, 0);
         self.asm.copy(R2, R0);
         self.asm.subtract(R2, R1);
@@ -372,7 +372,7 @@ impl Compiler<'_> {
         let Some(map) = self.rules.map else {
             return;
         };
-        self.asm.call(Helper::Now);
+        self.asm.call(Routine::Now);
         self.asm.store(Width::Double, FP, NOW, R0);
         self.asm.set_map(R1, map);
         self.asm.copy(R2, FP);
@@ -380,7 +380,7 @@ impl Compiler<'_> {
         self.asm.copy(R3, FP);
         self.asm.add(R3, i32::from(NOW));
         self.asm.set(R4, 0);
-        self.asm.call(Helper::MapUpdate);
+        self.asm.call(Routine::MapUpdate);
     }
 
     /// What goes to a local pod is judged for it and put into its namespace. Connections that are rewritten on the host must stay
@@ -439,10 +439,10 @@ impl Compiler<'_> {
         self.asm.place(remembered);
         self.asm.copy(R1, R6);
         self.asm.set(R2, 0);
-        self.asm.call(Helper::ChangeType);
+        self.asm.call(Routine::ChangeType);
         self.asm.set(R1, port.interface.cast_signed());
         self.asm.set(R2, 0);
-        self.asm.call(Helper::RedirectPeer);
+        self.asm.call(Routine::RedirectPeer);
         self.asm.leave();
     }
 
