@@ -20,9 +20,8 @@ use crate::verdict::{Row, complaints, verdict};
 
 /// A denial that is not older than this is enforced late, if at all; here it is to be old.
 const LATE: Duration = Duration::from_secs(10);
-/// Of a namespace that an agent finds so soon after its start, UDP may have been spoken in it before: then what comes is not taken
-/// for a beginning for minutes.
-const OLD_HANDS: Duration = Duration::from_secs(31);
+/// Agents take a datagram for a beginning only when they have watched for twice as long, which they have when denials are old.
+const UDP_IDLE: &str = "--udp-idle=3s";
 /// After the last attempt nothing more can be said: it was silent for 8 s, and was settled.
 const FLOOR: Duration = Duration::from_secs(12);
 /// For that long nothing is counted any more.
@@ -62,6 +61,7 @@ impl Group {
         let began = Instant::now();
         let mut lab = Lab::create(Setup {
             topology: self.topology,
+            agent_arguments: vec![UDP_IDLE.to_owned()],
             ..Setup::default()
         })?;
         let outcome = self.run_in(&mut lab, cells);
@@ -84,10 +84,9 @@ impl Group {
             .filter(|cell| stage.has(cell))
             .collect();
         let cells = &*cells;
-        lab.start_all()?;
-        std::thread::sleep(OLD_HANDS);
         let mut scene = Scene::furnish(lab, cells)?;
         stage.begin(lab, self.enforcer)?;
+        lab.start_all()?;
         lab.wait_ready(UP)?;
         stage.strike(lab, self.enforcer, &mut scene, cells)?;
         std::thread::sleep(LATE);
