@@ -65,7 +65,7 @@ fn main() -> ExitCode {
             eprintln!("Ignored: {name}, since there is missing: {}", missing.join("; "));
         }
         Trial::test(name, move || {
-            println!("{name}: {plan:?}");
+            eprintln!("{name}: {plan:?}");
             trial::run(plan).map_err(|error| {
                 lease::end_if_interrupted();
                 Failed::from(format!("{error:#}\nto try it again: POLPROOF_CHURN_SEED={seed} POLPROOF_CHURN_SECONDS={length}"))

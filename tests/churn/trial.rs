@@ -96,7 +96,7 @@ fn churn(lab: &mut Lab, plan: Plan) -> Result<()> {
     let findings = settled(lab)?;
     let (attempts, left_out) = traffic.attempts();
     let account = Account::take(&mut truth, &attempts, &findings, &failures);
-    println!(
+    eprintln!(
         "  changes {counts:?}; failures {}; states {}; attempts {} ({left_out} left out), delivered {}; {account}",
         failures.times.len(),
         truth.states(),

@@ -276,6 +276,9 @@ fn enforced(lab: &mut Lab) -> Result<()> {
         counts.denied_delivered == 0 && counts.denied_answered == 0,
         "{counts:?}"
     );
+    // On a machine that is busy a witness may have to say that it cannot tell; that is no verdict either.
+    let mut reasons = reasons;
+    reasons.remove(&InconclusiveReason::WitnessIncomplete);
     ensure!(reasons.is_empty(), "{}", findings::summary(lab));
     let found = lab.questions()?.findings()?;
     ensure!(found.is_empty(), "{}", lines(&found));
