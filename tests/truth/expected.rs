@@ -42,6 +42,8 @@ const YOUNG: &[Reason] = &[
     Reason::AttachedLate,
     Reason::DestinationUnidentified,
     Reason::SnapshotNotReady,
+    // Datagrams to a namespace that was found soon after the agent's start.
+    Reason::FlowBegunBefore,
 ];
 
 /// What must be said of a cell. `way_open`: something else got through to the destination at that time, and was answered.
