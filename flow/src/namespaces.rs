@@ -140,6 +140,14 @@ impl Namespaces {
                 }
                 held.in_pod = Some(filter.clone());
             }
+            // Told anew while it lasts.
+            NetnsEvent::Gap { from, to, .. }
+                if held.gaps.back().is_some_and(|(began, _)| began == from) =>
+            {
+                if let Some((_, end)) = held.gaps.back_mut() {
+                    *end = (*end).max(*to);
+                }
+            }
             NetnsEvent::Gap { from, to, .. } => {
                 if held.gaps.len() >= GAPS {
                     held.gaps.pop_front();

@@ -42,7 +42,14 @@ const YOUNG: &[Reason] = &[
     Reason::AttachedLate,
     Reason::DestinationUnidentified,
     Reason::SnapshotNotReady,
-    // Datagrams to a namespace that was found soon after the agent's start.
+];
+
+/// And of datagrams, where the namespace was found soon after the agent's start.
+const YOUNG_UDP: &[Reason] = &[
+    Reason::WithinGrace,
+    Reason::AttachedLate,
+    Reason::DestinationUnidentified,
+    Reason::SnapshotNotReady,
     Reason::FlowBegunBefore,
 ];
 
@@ -57,7 +64,12 @@ pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool)
         return if !delivered {
             Expected::silence()
         } else if stage == Stage::Young {
-            Expected::find(FindingKind::StartupGap, YOUNG)
+            let excuses = if cell.protocol == Protocol::Udp {
+                YOUNG_UDP
+            } else {
+                YOUNG
+            };
+            Expected::find(FindingKind::StartupGap, excuses)
         } else {
             violation(cell, facts)
         };

@@ -103,6 +103,17 @@ pub enum ObserveError {
     },
 }
 
+impl ObserveError {
+    /// Whether the namespace's file or the pod's interface is not there.
+    pub fn says_gone(&self) -> bool {
+        match self {
+            Self::NoInterface { .. } => true,
+            Self::Enter { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 /// The error and its sources in one line: aya keeps the verifier's words in the last one.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

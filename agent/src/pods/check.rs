@@ -61,6 +61,18 @@ impl Watcher {
                 }
                 self.new_addresses(&path, attached.addresses).await?;
             }
+            // The pod is on its way out: nobody shares what is not there, and what was seen before stays true. But what does not arrive
+            // now is not stopped by anybody: said anew each time, so that it covers whatever is asked about.
+            Err(error) if error.says_gone() => {
+                watched.check = Instant::now() + FIGURES;
+                let netns = watched.netns;
+                self.send(NetnsEvent::Gap {
+                    netns,
+                    from: seen,
+                    to: asked,
+                })
+                .await?;
+            }
             Err(error) => {
                 let hook = Hook::Shared(error.to_string());
                 let netns = watched.netns;
