@@ -282,7 +282,7 @@ impl Story {
             || {
                 let proved = self.judged()?.denied_stopped - judged.denied_stopped;
                 let over = self.lab.questions()?.findings()?;
-                let over = over.iter().any(|finding| finding.recovered.is_some());
+                let over = over.iter().all(|finding| finding.recovered.is_some());
                 Ok((proved >= PROOFS && over).then_some(proved))
             },
         )?;
@@ -291,7 +291,7 @@ impl Story {
              did not see them arrive, while another connection came to the same pod from the same node. So the findings end:\n",
             self.paint("1;32", "proof of enforcement")
         );
-        self.run(&["violations"], &["enforced"])?;
+        self.run(&["violations"], &["ended: stopped"])?;
         println!(
             "\n(`polproof status` looks back 60 s; so long it still holds act 1 against the nodes.)"
         );
