@@ -97,14 +97,7 @@ pub(crate) fn expected(
             admit(&mut allow, end, 0);
             continue;
         }
-        let query = Query {
-            source: Endpoint::Pod(own),
-            source_ip: tuple.own,
-            destination: Endpoint::Pod(&end.pod),
-            destination_ip: end.ip,
-            protocol: tuple.protocol,
-            port: end.port,
-        };
+        let query = query(tuple, own, end);
         let verdict = snapshot.evaluate(&query);
         match verdict.expectation() {
             Expectation::Allow => admit(&mut allow, end, isolating(&verdict)),
@@ -133,5 +126,17 @@ pub(crate) fn expected(
         (None, Some(denial), None) => Call::Deny(Arc::new(denial)),
         // Nobody takes it.
         (None, None, None) => Call::Undecided(InconclusiveReason::DestinationNotReady),
+    }
+}
+
+/// The question whether a pod may connect to this end.
+pub(crate) fn query<'a>(tuple: &Tuple, own: &'a Pod, end: &'a Behind) -> Query<'a> {
+    Query {
+        source: Endpoint::Pod(own),
+        source_ip: tuple.own,
+        destination: Endpoint::Pod(&end.pod),
+        destination_ip: end.ip,
+        protocol: tuple.protocol,
+        port: end.port,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use polproof_policy::{Endpoint, IpOwner, Protocol, Query, Uid};
+use polproof_policy::{IpOwner, Protocol, Uid};
 
 use crate::attempt::{Attempt, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
@@ -338,14 +338,7 @@ impl Judge {
         let own = newest
             .pod(uid)
             .ok_or(InconclusiveReason::ExpectationChanged)?;
-        let query = Query {
-            source: Endpoint::Pod(own),
-            source_ip: tuple.own,
-            destination: Endpoint::Pod(&end.pod),
-            destination_ip: end.ip,
-            protocol: tuple.protocol,
-            port: end.port,
-        };
+        let query = services::query(tuple, own, end);
         let key = keys::allowed(newest, kind, &query)?;
         let expected = self
             .history
@@ -355,14 +348,7 @@ impl Judge {
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
-        let doubt = Doubt {
-            kind,
-            source: uid.clone(),
-            destination: end.pod.uid.clone(),
-            destination_ip: end.ip,
-            protocol: tuple.protocol,
-            port: end.port,
-        };
+        let doubt = doubt(kind, uid, tuple, end);
         let sample = Sample {
             syn: attempt.syn(Side::Source),
             answer,
@@ -407,14 +393,7 @@ impl Judge {
             return;
         }
         for kind in [FindingKind::OverBlocked, FindingKind::ReplyLost] {
-            self.doubts.dispel(&Doubt {
-                kind,
-                source: uid.clone(),
-                destination: end.pod.uid.clone(),
-                destination_ip: end.ip,
-                protocol: tuple.protocol,
-                port: end.port,
-            });
+            self.doubts.dispel(&doubt(kind, uid, tuple, end));
         }
         let pair = Pair {
             source: uid.clone(),
@@ -464,5 +443,17 @@ fn question(attempt: &Attempt, own: Uid, pod: Option<Uid>) -> Question {
         asker: Some(own),
         first,
         last,
+    }
+}
+
+/// What failed attempts from this pod to that end are counted as.
+fn doubt(kind: FindingKind, source: &Uid, tuple: &Tuple, end: &Behind) -> Doubt {
+    Doubt {
+        kind,
+        source: source.clone(),
+        destination: end.pod.uid.clone(),
+        destination_ip: end.ip,
+        protocol: tuple.protocol,
+        port: end.port,
     }
 }
