@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use collector::agent::{Agent, open, until};
 use collector::{Authority, Collector, Serving};
+use polproof_agent::observe::wall_offset_ns;
 use polproof_agent::report::convert;
 use polproof_agent::report::witness::QUEUE;
 use polproof_flow::record::Instant;
@@ -50,7 +51,7 @@ fn inquiry(id: u64, whom: Whom) -> Inquiry {
 
 /// The inquiry of another agent, as the collector passes it on.
 fn question(id: u64) -> v1::Question {
-    convert::inquiry_out(&inquiry(id, Whom::Everybody), convert::wall_offset_ns())
+    convert::inquiry_out(&inquiry(id, Whom::Everybody), wall_offset_ns())
         .question
         .unwrap()
 }
@@ -178,13 +179,8 @@ async fn every_inquiry_is_answered_once_over_disconnects_too() {
         (inquiries[0].node.as_str(), inquiries[1].node.as_str()),
         ("n2", "")
     );
-    let reply = |id, testimony| {
-        Down::Testimony(convert::testimony_out(
-            id,
-            &testimony,
-            convert::wall_offset_ns(),
-        ))
-    };
+    let reply =
+        |id, testimony| Down::Testimony(convert::testimony_out(id, &testimony, wall_offset_ns()));
     let not_seen = Testimony::NotSeen(Absence { control: None });
     collector.tell(reply(2, not_seen.clone())).await;
     assert_eq!(answer(&mut agent).await, (2, not_seen.clone()));

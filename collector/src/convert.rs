@@ -408,6 +408,17 @@ pub fn port(field: &str, port: u32) -> Result<u16, Bad> {
 }
 
 fn time(field: &str, time: Option<Timestamp>, now: Wall) -> Result<Wall, Bad> {
+    let wall = wall(field, time, 1)?;
+    // A clock that runs ahead must not hold its findings at the top for ever.
+    Ok(if wall.0 > now.0.saturating_add(CLOCK_AHEAD) {
+        now
+    } else {
+        wall
+    })
+}
+
+/// A time of so many seconds at the least.
+fn wall(field: &str, time: Option<Timestamp>, least: i64) -> Result<Wall, Bad> {
     let Some(time) = time else {
         return bad(field, "missing");
     };
@@ -417,14 +428,7 @@ fn time(field: &str, time: Option<Timestamp>, now: Wall) -> Result<Wall, Bad> {
         .checked_mul(Wall::SECOND)
         .and_then(|whole| whole.checked_add(nanos));
     match wall {
-        Some(wall) if time.seconds > 0 && (0..Wall::SECOND).contains(&nanos) => {
-            // A clock that runs ahead must not hold its findings at the top for ever.
-            Ok(Wall(if wall > now.0.saturating_add(CLOCK_AHEAD) {
-                now.0
-            } else {
-                wall
-            }))
-        }
+        Some(wall) if time.seconds >= least && (0..Wall::SECOND).contains(&nanos) => Ok(Wall(wall)),
         _ => bad(
             field,
             format!("{}.{:09} s cannot be", time.seconds, time.nanos),

@@ -11,7 +11,7 @@ use polproof_tests::lab::{Lab, Setup, wait_for};
 
 use crate::Scenario;
 use crate::findings::{self, judged, lines};
-use crate::verdicts::{PATIENCE, UP, start};
+use crate::verdicts::{CLOSED, PATIENCE, UP, start};
 use crate::witnesses::wait_for_one;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -40,15 +40,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const JUDGED: Duration = Duration::from_secs(40);
-
-const CLOSED: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: m, name: closed}
-spec:
-  podSelector: {matchLabels: {role: ok}}
-  policyTypes: [Ingress]
-";
 
 fn in_time(lab: &mut Lab) -> Result<()> {
     start(lab)?;

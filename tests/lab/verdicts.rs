@@ -347,7 +347,7 @@ fn exempt(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-const CLOSED: &str = "
+pub(crate) const CLOSED: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {namespace: m, name: closed}

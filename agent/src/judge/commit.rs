@@ -1,7 +1,6 @@
 //! Commits reports, and then hands the ring's space back to the kernel.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use polproof_flow::finding::Report;
 use polproof_flow::record::Instant;
@@ -9,7 +8,7 @@ use tracing::{error, info};
 
 use super::bench::Bench;
 use super::records::Records;
-use crate::observe::now;
+use crate::observe::{now, wall_offset_ns};
 use crate::report::spool::{Entry, SpoolError};
 
 /// At most five appends a second.
@@ -55,7 +54,7 @@ impl<R: Records> Bench<R> {
             open: self.judge.open_attempts(),
             settled_until: self.judge.settled_until(),
             committed: at,
-            wall_offset_ns: wall_offset(at),
+            wall_offset_ns: wall_offset_ns(),
         };
         match self.spool.append(&entry) {
             Ok(()) => {
@@ -99,14 +98,4 @@ impl<R: Records> Bench<R> {
         }
         self.failing = Some((since, if say { at } else { said }));
     }
-}
-
-/// Realtime less monotonic clock, in nanoseconds.
-fn wall_offset(at: Instant) -> i64 {
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    i64::try_from(wall)
-        .unwrap_or(i64::MAX)
-        .saturating_sub(i64::try_from(at.0).unwrap_or(i64::MAX))
 }

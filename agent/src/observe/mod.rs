@@ -41,6 +41,6 @@ pub use load::{ObserveConfig, Observer};
 pub use means::Means;
 pub(crate) use netlink::{Attributes, dump_of, u32_at};
 pub(crate) use netns::visit;
-pub use netns::{boot_id, now};
+pub use netns::{boot_id, now, wall_offset_ns};
 pub use outcome::{ReadOutcome, Span};
 pub use ring::{RingId, RingReader};

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sched::{CloneFlags, setns};
 use nix::time::{ClockId, clock_gettime};
@@ -18,6 +19,16 @@ pub fn now() -> Instant {
         .map(std::time::Duration::from)
         .unwrap_or_default();
     Instant(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Realtime less monotonic clock at this moment, in nanoseconds: added to an [`Instant`] it gives wall time.
+pub fn wall_offset_ns() -> i64 {
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    i64::try_from(wall)
+        .unwrap_or(i64::MAX)
+        .saturating_sub(i64::try_from(now().0).unwrap_or(i64::MAX))
 }
 
 /// The kernel's id of this boot: monotonic times and namespace cookies mean nothing outside it. Empty if

@@ -50,15 +50,8 @@ impl Watcher {
                 let hook = attached.hook.clone();
                 if hook != watched.attached.hook {
                     tracing::warn!(path = %path.display(), ?hook, "the hook has changed");
-                    let netns = watched.netns;
-                    watched.attached.hook = hook.clone();
-                    self.send(NetnsEvent::HookChanged {
-                        netns,
-                        at: now(),
-                        hook,
-                    })
-                    .await?;
                 }
+                self.new_hook(&path, hook).await?;
                 self.new_addresses(&path, attached.addresses).await?;
             }
             // The pod is on its way out: nobody shares what is not there, and what was seen before stays true. But what does not arrive
@@ -74,22 +67,31 @@ impl Watcher {
                 .await?;
             }
             Err(error) => {
-                let hook = Hook::Shared(error.to_string());
-                let netns = watched.netns;
                 // eth0 may come back any moment.
                 watched.check = Instant::now() + FIGURES;
-                if watched.attached.hook != hook {
-                    watched.attached.hook = hook.clone();
-                    self.send(NetnsEvent::HookChanged {
-                        netns,
-                        at: now(),
-                        hook,
-                    })
+                self.new_hook(&path, Hook::Shared(error.to_string()))
                     .await?;
-                }
             }
         }
         Ok(())
+    }
+
+    /// Tells the judge what else sits on eth0, if that is news.
+    async fn new_hook(&mut self, path: &Path, hook: Hook) -> anyhow::Result<()> {
+        let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
+            return Ok(());
+        };
+        if watched.attached.hook == hook {
+            return Ok(());
+        }
+        watched.attached.hook = hook.clone();
+        let netns = watched.netns;
+        self.send(NetnsEvent::HookChanged {
+            netns,
+            at: now(),
+            hook,
+        })
+        .await
     }
 
     /// Tells the judge addresses that the CNI set after the interface, by the same event with the same `since`.

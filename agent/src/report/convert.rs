@@ -17,9 +17,7 @@ use crate::cni::{Claim, CniHint};
 
 mod witness;
 
-pub use witness::{
-    Malformed, inquiry_out, question_in, testimony_in, testimony_out, wall_offset_ns,
-};
+pub use witness::{Malformed, inquiry_out, question_in, testimony_in, testimony_out};
 
 /// The most rules that a finding lists; the reader knows the policy, and its generation.
 const MAX_RULES: u32 = 1_000;
@@ -68,12 +66,7 @@ fn finding(delta: &FindingDelta, wall_offset_ns: i64) -> v1::FindingUpdate {
             .into(),
             source: Some(endpoint(&key.source, key.source_ip)),
             destination: Some(endpoint(&key.destination, key.destination_ip)),
-            protocol: match key.protocol {
-                Protocol::Tcp => v1::Protocol::Tcp,
-                Protocol::Udp => v1::Protocol::Udp,
-                Protocol::Sctp => v1::Protocol::Sctp,
-            }
-            .into(),
+            protocol: protocol(key.protocol).into(),
             destination_port: u32::from(key.port),
             policies: policies(&key.policies),
         }),
@@ -105,6 +98,14 @@ fn finding(delta: &FindingDelta, wall_offset_ns: i64) -> v1::FindingUpdate {
             .iter()
             .map(|s| sample(s, wall_offset_ns))
             .collect(),
+    }
+}
+
+fn protocol(protocol: Protocol) -> v1::Protocol {
+    match protocol {
+        Protocol::Tcp => v1::Protocol::Tcp,
+        Protocol::Udp => v1::Protocol::Udp,
+        Protocol::Sctp => v1::Protocol::Sctp,
     }
 }
 

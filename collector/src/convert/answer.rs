@@ -40,12 +40,7 @@ pub fn finding(finding: Finding) -> v1::Finding {
             kind: i32::try_from(key.kind.number()).unwrap_or(0),
             source: Some(end_out(key.source, key.source_ip)),
             destination: Some(end_out(key.destination, key.destination_ip)),
-            protocol: match key.protocol {
-                Protocol::Tcp => v1::Protocol::Tcp,
-                Protocol::Udp => v1::Protocol::Udp,
-                Protocol::Sctp => v1::Protocol::Sctp,
-            }
-            .into(),
+            protocol: protocol(key.protocol).into(),
             destination_port: u32::from(key.port),
             policies: key.policies.into_iter().map(denier_out).collect(),
         }),
@@ -140,6 +135,15 @@ pub fn kind_count(of: &KindCount) -> v1::KindCount {
         attempts: of.attempts,
         standing: of.standing,
         last_seen: Some(timestamp(of.last)),
+    }
+}
+
+/// A transport for the wire.
+pub(super) fn protocol(protocol: Protocol) -> v1::Protocol {
+    match protocol {
+        Protocol::Tcp => v1::Protocol::Tcp,
+        Protocol::Udp => v1::Protocol::Udp,
+        Protocol::Sctp => v1::Protocol::Sctp,
     }
 }
 

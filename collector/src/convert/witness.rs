@@ -4,13 +4,12 @@
 use std::net::SocketAddr;
 
 use polproof_flow::witness::{Gap, Seen, Side};
-use polproof_policy::Protocol;
 use polproof_proto::v1;
 use polproof_proto::v1::testimony::Word as Wire;
 use prost_types::Timestamp;
 
-use super::answer::timestamp;
-use super::{Bad, bad, inside, ip, object_name, object_names, port, protocol, unknown};
+use super::answer::{self, timestamp};
+use super::{Bad, bad, inside, ip, object_name, object_names, port, protocol, unknown, wall};
 use crate::finding::Wall;
 use crate::witness::{Control, Inquiry, Question, Sighting, Word};
 
@@ -142,21 +141,7 @@ fn ends(client: (&str, u32), server: (&str, u32)) -> Result<(SocketAddr, SocketA
 
 /// A moment of the agent's clock, however wrong that may be.
 pub fn moment(field: &str, time: Option<Timestamp>) -> Result<Wall, Bad> {
-    let Some(time) = time else {
-        return bad(field, "missing");
-    };
-    let nanos = i64::from(time.nanos);
-    let wall = time
-        .seconds
-        .checked_mul(Wall::SECOND)
-        .and_then(|whole| whole.checked_add(nanos));
-    match wall {
-        Some(wall) if time.seconds >= 0 && (0..Wall::SECOND).contains(&nanos) => Ok(Wall(wall)),
-        _ => bad(
-            field,
-            format!("{}.{:09} s cannot be", time.seconds, time.nanos),
-        ),
-    }
+    wall(field, time, 0)
 }
 
 fn gap(number: i32) -> Result<Gap, Bad> {
@@ -184,12 +169,7 @@ pub fn question_out(id: u64, question: &Question) -> v1::Question {
             Side::Source => v1::WitnessSide::Source,
         }
         .into(),
-        protocol: match question.protocol {
-            Protocol::Tcp => v1::Protocol::Tcp,
-            Protocol::Udp => v1::Protocol::Udp,
-            Protocol::Sctp => v1::Protocol::Sctp,
-        }
-        .into(),
+        protocol: answer::protocol(question.protocol).into(),
         tag: question.tag,
         client_address: question.client.ip().to_string(),
         client_port: u32::from(question.client.port()),

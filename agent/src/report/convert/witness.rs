@@ -14,7 +14,7 @@ use polproof_proto::v1;
 use polproof_proto::v1::testimony::Word;
 use prost_types::Timestamp;
 
-use super::{object, wall};
+use super::{object, protocol, wall};
 
 /// Kubernetes names and UIDs are at most that long, in bytes.
 const LONGEST_NAME: usize = 253;
@@ -47,19 +47,6 @@ fn inside(outer: &'static str) -> impl Fn(Malformed) -> Malformed {
         field: format!("{outer}.{}", inner.field),
         problem: inner.problem,
     }
-}
-
-/// Realtime less monotonic clock at this moment, in nanoseconds.
-pub fn wall_offset_ns() -> i64 {
-    use nix::time::{ClockId, clock_gettime};
-    let read = |clock| {
-        clock_gettime(clock).map_or(0, |time| {
-            time.tv_sec()
-                .saturating_mul(1_000_000_000)
-                .saturating_add(time.tv_nsec())
-        })
-    };
-    read(ClockId::CLOCK_REALTIME).saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
 
 /// A question that the collector brings.
@@ -237,12 +224,7 @@ pub fn inquiry_out(inquiry: &Inquiry, wall_offset_ns: i64) -> v1::Inquiry {
                 Side::Source => v1::WitnessSide::Source,
             }
             .into(),
-            protocol: match asked.protocol {
-                Protocol::Tcp => v1::Protocol::Tcp,
-                Protocol::Udp => v1::Protocol::Udp,
-                Protocol::Sctp => v1::Protocol::Sctp,
-            }
-            .into(),
+            protocol: protocol(asked.protocol).into(),
             tag: asked.tag,
             client_address: asked.client.ip().to_string(),
             client_port: u32::from(asked.client.port()),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::observe::wall_offset_ns;
 
 const OFFSET: i64 = 1_700_000_000_000_000_000;
 

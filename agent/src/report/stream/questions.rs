@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::StreamStats;
+use crate::observe::wall_offset_ns;
 use crate::report::convert::{self, Malformed};
 use crate::report::witness::StreamEnd;
 
@@ -127,7 +128,7 @@ impl Witnesses {
         reserved: usize,
     ) {
         let room = requests.capacity() > reserved;
-        let offset = convert::wall_offset_ns();
+        let offset = wall_offset_ns();
         match carried {
             Carried::Testimony(id, testimony) => {
                 let message = Up::Testimony(convert::testimony_out(id, &testimony, offset));
@@ -165,7 +166,7 @@ impl Witnesses {
     ) {
         count(&self.stats.questions);
         let id = wire.id;
-        let refused = match convert::question_in(wire, convert::wall_offset_ns()) {
+        let refused = match convert::question_in(wire, wall_offset_ns()) {
             Ok(question) => self.end.questions.try_send(question).is_err(),
             Err(malformed) => {
                 self.say(&malformed);
@@ -181,7 +182,7 @@ impl Witnesses {
 
     /// The answer to an inquiry came.
     pub(super) fn answered(&mut self, wire: v1::Testimony) {
-        let (id, testimony) = match convert::testimony_in(wire, convert::wall_offset_ns()) {
+        let (id, testimony) = match convert::testimony_in(wire, wall_offset_ns()) {
             Ok(answer) => answer,
             Err((id, malformed)) => {
                 self.say(&malformed);
