@@ -298,7 +298,26 @@ async fn a_thousand_agents_ask_each_other() {
     }
     let mut latencies = std::mem::take(&mut *seen.latencies.lock().unwrap());
     latencies.sort_unstable();
-    let figures = page(&collector).await;
+    // What the flood does not get is counted 10 s after it asked, and on a busy machine it begins late: wait for each count.
+    const COUNTED: [&str; 4] = [
+        "witness_ignored_total{why=\"forged\"}",
+        "witness_ignored_total{why=\"late\"}",
+        "witness_ignored_total{why=\"malformed\"}",
+        "witness_answers_total{word=\"overloaded\"}",
+    ];
+    let began = Instant::now();
+    let figures = loop {
+        let figures = page(&collector).await;
+        let missing: Vec<_> = COUNTED
+            .into_iter()
+            .filter(|name| figures.get(*name).is_none_or(|count| *count == 0))
+            .collect();
+        if missing.is_empty() {
+            break figures;
+        }
+        assert!(began.elapsed() < DEADLINE, "{missing:?} in {figures:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     println!(
         "{tally:?}\nlatency p50 {:?} p99 {:?}, {} questions, {} answers to the flood, {} MiB\n{figures:?}",
         latencies[latencies.len() / 2],
@@ -326,10 +345,6 @@ async fn a_thousand_agents_ask_each_other() {
     assert_eq!(of("lying", "seen"), 0, "{tally:?}");
     assert_eq!(seen.wrong_time.load(Ordering::Relaxed), 0);
     let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
-    assert!(figure("witness_ignored_total{why=\"forged\"}") > 0);
-    assert!(figure("witness_ignored_total{why=\"late\"}") > 0);
-    assert!(figure("witness_ignored_total{why=\"malformed\"}") > 0);
-    assert!(figure("witness_answers_total{word=\"overloaded\"}") > 0);
     assert!(figure("witness_inquiries_open") <= 65_536);
     assert!(
         memory_kib(collector.pid()) < 512 * 1024,
