@@ -417,6 +417,13 @@ impl History {
         })
     }
 
+    /// The view that was in force at a moment; the first one, if it came later.
+    pub(crate) fn in_force(&self, at: Instant) -> Option<&Snapshot> {
+        let then = self.views.partition_point(|view| view.at <= at);
+        let view = self.views.get(then.saturating_sub(1))?;
+        Some(&view.snapshot)
+    }
+
     /// The newest view.
     pub(crate) fn newest(&self) -> Option<&Snapshot> {
         self.views.back().map(|view| &view.snapshot)

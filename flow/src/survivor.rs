@@ -68,6 +68,8 @@ pub(crate) struct Survivors {
     counts: HashMap<Arc<FindingKey>, u64>,
     /// Namespaces whose sockets were listed before.
     listed: HashSet<NetnsCookie>,
+    /// Some are not followed, for want of room: of no finding it is known that it has none left.
+    crowded: bool,
 }
 
 impl Survivors {
@@ -77,6 +79,7 @@ impl Survivors {
             held: HashMap::new(),
             counts: HashMap::new(),
             listed: HashSet::new(),
+            crowded: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Survivors {
             return (held.reported.is_none() && !held.left).then_some(held.birth);
         }
         if self.held.len() >= self.bound {
+            self.crowded = true;
             return None;
         }
         let birth = birth();
@@ -157,8 +161,22 @@ impl Survivors {
         self.end(|connection, _| connection.netns() == netns);
     }
 
-    /// UDP flows of which nothing was recorded since then have ended.
-    pub(crate) fn silent(&mut self, since: Instant) -> Vec<Arc<FindingKey>> {
+    /// UDP flows of which nothing was recorded since then have ended, if it `would_have_been` since they were seen last; others are
+    /// waited for once more.
+    pub(crate) fn silent(
+        &mut self,
+        since: Instant,
+        now: Instant,
+        would_have_been: impl Fn(NetnsCookie, Instant) -> bool,
+    ) -> Vec<Arc<FindingKey>> {
+        for (connection, held) in &mut self.held {
+            if matches!(connection, Connection::Flow(..))
+                && held.seen < since
+                && !would_have_been(connection.netns(), held.seen)
+            {
+                held.seen = now;
+            }
+        }
         self.end(|connection, held| matches!(connection, Connection::Flow(..)) && held.seen < since)
     }
 
@@ -180,6 +198,10 @@ impl Survivors {
             }
             false
         });
+        if self.crowded {
+            self.crowded = self.held.len() > self.bound / 2;
+            return Vec::new();
+        }
         last.sort();
         last
     }

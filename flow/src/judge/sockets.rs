@@ -150,8 +150,12 @@ impl Judge {
             .settings
             .udp_idle
             .saturating_add(self.settings.udp_window);
-        let ended = self.survivors.silent(self.now.minus(idle));
         let now = self.now;
+        let (namespaces, losses) = (&self.namespaces, &self.losses);
+        let ended = self.survivors.silent(now.minus(idle), now, |netns, seen| {
+            namespaces.gap(netns, seen, now).is_none()
+                && losses.between(Protocol::Udp, seen, now).is_none()
+        });
         self.close(ended, now);
     }
 
