@@ -136,6 +136,11 @@ impl History {
         if newest.is_some() && newest != Some(snapshot.version()) {
             self.push(at, snapshot);
         }
+        self.lose_sight()
+    }
+
+    /// Nobody tells of changes any more. Says whether somebody did until now.
+    pub(crate) fn lose_sight(&mut self) -> bool {
         self.live_from.take().is_some()
     }
 

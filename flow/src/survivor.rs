@@ -12,8 +12,10 @@ use crate::record::{Instant, NetnsCookie};
 pub(crate) enum Birth {
     /// Its first packet was seen, and it was not denied then.
     Allowed(Instant),
-    /// Its first packet was seen when it was denied already: it is no survivor.
+    /// Its first packet was seen when it was denied already, and judged: it is no survivor.
     Denied,
+    /// Its first packet was seen when nothing could be held against it, though it may have been denied.
+    Open(Instant),
     /// Before anything that is remembered, and so at least as old as this.
     BeforeUs(Instant),
     /// No later than this; its first packet was missed.
@@ -26,7 +28,7 @@ impl Birth {
     pub(crate) fn before(self, since: Instant, begun: bool) -> Option<Instant> {
         match self {
             Self::Allowed(at) => Some(at),
-            Self::Denied => None,
+            Self::Denied | Self::Open(_) => None,
             Self::BeforeUs(at) => (!begun || at <= since).then_some(at),
             Self::Missed(at) => (at <= since).then_some(at),
         }

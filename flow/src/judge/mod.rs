@@ -291,8 +291,11 @@ impl Judge {
         self.ready = ready;
         if ready {
             self.history.add(at, snapshot, &self.settings);
-            self.news = true;
+        } else if self.history.lose_sight() {
+            // As if the source were away: what changes meanwhile is not told.
+            self.restored_at = Some(at);
         }
+        self.news = true;
     }
 
     /// Notes that the view may be behind the cluster since `at` (the API server is away), with what is known of
@@ -350,14 +353,34 @@ impl Judge {
             .is_deaf(attempt.key.netns, attempt.first, until)
     }
 
-    /// Whether an attempt may be part of something older of which the beginning went unseen. Of a loss it may be told only
-    /// after the attempt was announced.
-    fn may_be_older(&self, attempt: &Attempt) -> bool {
+    /// Why an attempt that was denied since then may be part of something older, of which the beginning went unseen. Of a loss it
+    /// may be told only after the attempt was announced.
+    fn may_be_older(&self, attempt: &Attempt, denied_since: Instant) -> Option<InconclusiveReason> {
+        if attempt.unsure {
+            return Some(InconclusiveReason::FlowBegunBefore);
+        }
         let protocol = attempt.key.protocol;
-        let from = self.hidden_from(attempt);
-        attempt.unsure
-            || protocol == Protocol::Udp
-                && self.losses.between(protocol, from, attempt.first).is_some()
+        if protocol != Protocol::Udp {
+            return None;
+        }
+        // What goes on in between is told of by a record now and then. What says nothing for longer goes on all the same, as
+        // long as a connection tracker remembers it; but what began under the policy has no right to.
+        let idle = self.settings.udp_idle.saturating_add(self.settings.udp_window);
+        let settled = denied_since.plus(self.settings.grace).min(attempt.first);
+        let spans = [
+            (self.hidden_from(attempt), attempt.first),
+            (attempt.first.minus(idle), settled),
+        ];
+        spans.into_iter().find_map(|(from, to)| {
+            if from > to {
+                None
+            } else if self.losses.between(protocol, from, to).is_some() {
+                Some(InconclusiveReason::RecordsLost)
+            } else {
+                let away = self.namespaces.was_away(attempt.key.netns, from, to);
+                away.then_some(InconclusiveReason::FlowBegunBefore)
+            }
+        })
     }
 
     /// From when on what went unseen may have to do with an attempt: the first datagram of a flow hides those that follow.
