@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use polproof_policy::{IpOwner, Protocol, Uid};
+use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
 use crate::attempt::{Attempt, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
@@ -153,12 +153,15 @@ impl Judge {
 
     /// The pods that may be reached, and whether they stand behind another address; `None` if it is not pods.
     fn ends(&self, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
-        let newest = self.history.newest()?;
-        if let Some((service, entry)) = services::at(newest, &self.here, tuple) {
-            let behind = services::behind(newest, tuple.own, service, entry);
+        self.ends_in(self.history.newest()?, tuple)
+    }
+
+    fn ends_in(&self, view: &Snapshot, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
+        if let Some((service, entry)) = services::at(view, &self.here, tuple) {
+            let behind = services::behind(view, tuple.own, service, entry);
             return Some((behind.unwrap_or_default(), true));
         }
-        match newest.owner(tuple.peer) {
+        match view.owner(tuple.peer) {
             IpOwner::Pod(pod) => {
                 let (ip, port) = (tuple.peer, tuple.port);
                 Some((vec![Behind { pod, ip, port }], false))
@@ -236,6 +239,7 @@ impl Judge {
             (Meant::Denied | Meant::Mixed, Joined::Delivered | Joined::ReplyLost) => return,
             (Meant::Denied, Joined::Dropped | Joined::Rejected) => {
                 if matches!(said, Testimony::NotSeen(absence) if shows_the_way(absence, attempt.first))
+                    && (!departed.service || self.is_forwarded(departed))
                 {
                     self.ledger.judged().denied_stopped += 1;
                 }
@@ -311,11 +315,6 @@ impl Judge {
             Testimony::Seen(_) => true,
             Testimony::Incomplete(_) => false,
         };
-        // Whoever forwards Service addresses may not forward this one (yet).
-        let forwarded = || {
-            let worked = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol));
-            worked.is_some_and(|at| at.0.abs_diff(attempt.first.0) <= WORKED)
-        };
         if !way_is_open {
             return Err(InconclusiveReason::NoControl);
         }
@@ -325,7 +324,7 @@ impl Judge {
                 return Err(InconclusiveReason::TranslatedAddress);
             }
             // Where it would have gone was seen by nobody.
-            if !forwarded() {
+            if !self.is_forwarded(departed) {
                 return Err(InconclusiveReason::MixedEndpoints);
             }
         }
@@ -364,6 +363,32 @@ impl Judge {
             self.standing.stand(&key, at);
         }
         Ok(())
+    }
+
+    /// Whether a Service was seen to work at about that time, with the same ends: whoever forwards its address may not forward it (yet),
+    /// or still to those who were its ends before. A node masquerades what it forwards to one of its own ports.
+    fn is_forwarded(&self, departed: &Departed) -> bool {
+        let Departed {
+            attempt,
+            tuple,
+            ends,
+            ..
+        } = departed;
+        let Some(&worked) = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol)) else {
+            return false;
+        };
+        let then = self.history.in_force(worked);
+        let same = then
+            .and_then(|then| self.ends_in(then, tuple))
+            .is_some_and(|(then, _)| {
+                let is_held = |end: &Behind, all: &[Behind]| {
+                    all.iter().any(|held| {
+                        held.pod.uid == end.pod.uid && held.ip == end.ip && held.port == end.port
+                    })
+                };
+                then.len() == ends.len() && ends.iter().all(|end| is_held(end, &then))
+            });
+        same && worked.0.abs_diff(attempt.first.0) <= WORKED && !self.is_node(tuple.peer)
     }
 
     fn is_node(&self, ip: IpAddr) -> bool {
