@@ -1,11 +1,17 @@
 //! Connections that are older than the policies that deny them: the API leaves to implementations whether those are cut.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use polproof_policy::Protocol;
+
+use crate::attempt::MARKER;
 use crate::finding::FindingKey;
-use crate::record::{Instant, NetnsCookie};
+use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
+
+/// Code of a marker, which no other marker has with a reporter of IPv6.
+const SAID: u8 = 8;
 
 /// When a connection began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,58 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
+    /// A record that no packet makes: "of this connection all is said".
+    fn marker(&self, at: Instant) -> Record {
+        let nowhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        let (protocol, source, destination, cookie) = match *self {
+            Self::Socket(_, cookie) => (Protocol::Tcp, nowhere, nowhere, cookie),
+            Self::Flow(_, client, server, port) => (
+                Protocol::Udp,
+                SocketAddr::new(client, 0),
+                SocketAddr::new(server, port),
+                0,
+            ),
+        };
+        Record {
+            at,
+            netns: self.netns(),
+            crossing: Crossing::In,
+            protocol,
+            source,
+            destination,
+            event: Event::Unreachable {
+                reporter: IpAddr::V6(Ipv6Addr::from_bits(u128::from(cookie))),
+                icmp_type: MARKER,
+                code: SAID,
+                quoted_sequence: 0,
+            },
+        }
+    }
+
+    /// The connection that a marker tells of, if it is one.
+    pub(crate) fn marked(record: &Record) -> Option<Self> {
+        let Event::Unreachable {
+            reporter: IpAddr::V6(reporter),
+            icmp_type: MARKER,
+            code: SAID,
+            ..
+        } = record.event
+        else {
+            return None;
+        };
+        Some(match record.protocol {
+            Protocol::Udp => Self::Flow(
+                record.netns,
+                record.source.ip(),
+                record.destination.ip(),
+                record.destination.port(),
+            ),
+            Protocol::Tcp | Protocol::Sctp => {
+                Self::Socket(record.netns, u64::try_from(reporter.to_bits()).ok()?)
+            }
+        })
+    }
+
     const fn netns(&self) -> NetnsCookie {
         match self {
             Self::Socket(netns, _) | Self::Flow(netns, ..) => *netns,
@@ -82,6 +140,22 @@ impl Survivors {
             counts: HashMap::new(),
             listed: HashSet::new(),
             crowded: false,
+        }
+    }
+
+    /// Records by which a judge after a restart knows what need not be said again, at most so many.
+    pub(crate) fn open(&self, bound: usize, out: &mut Vec<Record>) {
+        let said = self.held.iter().filter(|(_, held)| {
+            held.left || held.reported.is_some() || held.birth == Birth::Denied
+        });
+        let markers = said.map(|(connection, held)| connection.marker(held.seen));
+        out.extend(markers.take(bound));
+    }
+
+    /// All was said of a connection before a restart.
+    pub(crate) fn said(&mut self, connection: Connection, at: Instant) {
+        if self.see(connection, at, || Birth::Denied).is_some() {
+            self.leave(&connection);
         }
     }
 

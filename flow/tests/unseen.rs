@@ -266,3 +266,48 @@ fn a_flow_that_began_before_anybody_could_tell_is_no_survivor() {
     let reasons = nodes.books[B].reasons();
     assert!(reasons.contains(&(Reason::FlowBegunBefore, 1)), "{reasons:?}");
 }
+
+#[test]
+fn a_clock_that_is_a_minute_wrong_makes_nothing_unseen() {
+    let mut nodes = Nodes::new(&two_nodes());
+    nodes.run(100.0);
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        // Delivered, and lost in a full backlog.
+        nodes.attempt(FRIEND, SERVER, 80, Fate::Unanswered);
+        seen.push(nodes.next_tag().tag - 1);
+        let next = nodes.now + 1.0;
+        nodes.run(next);
+    }
+    nodes.run(170.0);
+    let client = |tag: u32| {
+        let port = 20_000 + u16::try_from(tag % 20_000).unwrap();
+        SocketAddr::new(ip(FRIEND.1), port)
+    };
+    for tag in seen {
+        let wrong = on(B, 150.0);
+        nodes.judges[B].on_question(
+            u64::from(tag),
+            polproof_flow::witness::Question {
+                side: polproof_flow::witness::Side::Destination,
+                protocol: Protocol::Tcp,
+                tag,
+                client: client(tag),
+                server: SocketAddr::new(ip(SERVER.1), 80),
+                pod: Some(polproof_policy::Uid("server".into())),
+                asker: Some(polproof_policy::Uid("friend".into())),
+                first: wrong,
+                last: wrong,
+            },
+        );
+    }
+    nodes.judges[B].tick(on(B, 170.1), on(B, 170.1));
+    let said = nodes.judges[B].take_testimonies();
+    assert_eq!(said.len(), 4);
+    for (_, said) in said {
+        assert!(
+            matches!(said, polproof_flow::witness::Testimony::Incomplete(_)),
+            "{said:?}"
+        );
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
@@ -334,11 +335,19 @@ impl Judge {
         if held.is_none() || newest.is_ready(&end.pod.uid) == Some(false) {
             return Err(InconclusiveReason::DestinationNotReady);
         }
-        let own = newest
-            .pod(uid)
-            .ok_or(InconclusiveReason::ExpectationChanged)?;
-        let query = services::query(tuple, own, end);
-        let key = keys::allowed(newest, kind, &query)?;
+        // Named are those who allowed it then; whoever came since then may deny it by now.
+        let then = self.history.in_force(attempt.first);
+        let then = then.ok_or(InconclusiveReason::SnapshotNotReady)?;
+        let (Some(own), Some(pod)) = (then.pod(uid), then.pod(&end.pod.uid)) else {
+            return Err(InconclusiveReason::ExpectationChanged);
+        };
+        let end = Behind {
+            pod: Arc::clone(pod),
+            ..*end
+        };
+        let query = services::query(tuple, own, &end);
+        let key = keys::allowed(then, kind, &query)?;
+        keys::allowed(newest, kind, &query)?;
         let expected = self
             .history
             .expect(tuple, uid, attempt.first, &self.here, &self.settings);
@@ -347,7 +356,7 @@ impl Judge {
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
-        let doubt = doubt(kind, uid, tuple, end);
+        let doubt = doubt(kind, uid, tuple, &end);
         let sample = Sample {
             syn: attempt.syn(Side::Source),
             answer,
@@ -356,7 +365,7 @@ impl Judge {
         if failed.is_empty() {
             return Err(InconclusiveReason::TooFewAttempts);
         }
-        let key = std::sync::Arc::new(key);
+        let key = Arc::new(key);
         for sample in failed {
             let at = sample.syn.at;
             self.ledger.observe(&key, sample, at, true, self.now);

@@ -42,7 +42,7 @@ use crate::record::{Instant, NetnsCookie, Record};
 use crate::recovery::Standing;
 use crate::restored::Restored;
 use crate::settings::Settings;
-use crate::survivor::Survivors;
+use crate::survivor::{Connection, Survivors};
 use crate::table::Attempts;
 use crate::tally::Tally;
 use crate::udp::{Flows, News};
@@ -194,6 +194,10 @@ impl Judge {
             self.namespaces.restore(binding, now);
         }
         for record in restored.open {
+            if let Some(connection) = Connection::marked(&record) {
+                self.survivors.said(connection, record.at);
+                continue;
+            }
             match read(&record) {
                 Some((side, key, Signal::Counted(syns))) => {
                     self.side(side).counted(key, record.at, syns);

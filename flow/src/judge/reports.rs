@@ -106,6 +106,7 @@ impl Judge {
         self.destination.open(self.now, bound, &mut records);
         self.source.open(self.now, bound, &mut records);
         self.flows.open(&mut records);
+        self.survivors.open(bound, &mut records);
         records
     }
 

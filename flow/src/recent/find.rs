@@ -75,7 +75,7 @@ impl Recent {
             if entry.tag != question.tag
                 || entry.protocol != question.protocol
                 || entry.client.is_ipv4() != question.client.is_ipv4()
-                || !overlaps(entry, question, NEAR, NEAR)
+                || !(overlaps(entry, question, NEAR, NEAR) || is_same(entry, question))
             {
                 continue;
             }
@@ -273,6 +273,11 @@ impl Recent {
                     && entry.server() == server
             })
     }
+}
+
+/// Whether number and addresses are the same: whatever the times say (a clock that stood still, say), it is no chance.
+fn is_same(entry: &Remembered, question: &Question) -> bool {
+    entry.client() == question.client || entry.server() == question.server
 }
 
 /// When a sender that was not answered has surely given up: it waits 1 s (of SCTP 3 s), then twice as long each time.

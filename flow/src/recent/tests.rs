@@ -148,12 +148,20 @@ fn a_number_that_two_pods_chose_is_not_one_attempt() {
 }
 
 #[test]
-fn a_match_out_of_time_is_unclear_and_one_long_ago_is_another() {
+fn a_match_out_of_time_is_unclear_and_a_number_chosen_again_long_after_is_another_attempt() {
     let mut recent = Recent::new(64, u64::MAX);
     recent.begin(&key(1, 7), at(0), false);
     let look = |first| recent.look(&ask(&key(1, 7), first, first), &|_| false);
     assert!(matches!(look(2_000), Match::Seen(_)));
     assert!(matches!(look(2_001), Match::Unclear(_)));
+    // All is the same but the time: the clocks are wrong.
+    assert!(matches!(look(90_000), Match::Unclear(_)));
+    let again = AttemptKey {
+        client: "10.1.0.1:41234".parse().unwrap(),
+        server: "10.1.0.2:81".parse().unwrap(),
+        ..key(1, 7)
+    };
+    let look = |first| recent.look(&ask(&again, first, first), &|_| true);
     assert!(matches!(look(30_001), Match::Nothing));
 }
 
