@@ -65,7 +65,8 @@ fn what_was_repeated_is_kept_longer() {
     let found = recent.find(&ask(&key(1, 1_000), 4_500, 4_500), &|_| false);
     let found = found.unwrap();
     assert_eq!((found.first(), found.last()), (at(0), at(4_500)));
-    assert_eq!(found.syns(), 11);
+    let place = recent.latest(&key(1, 1_000), WALK).unwrap();
+    assert_eq!(recent.entry(place).unwrap().syns, 11);
     assert_eq!(recent.len(), 8);
 }
 
