@@ -188,7 +188,7 @@ fn answer(
         {
             None
         }
-        Match::Seen(found) => Some(Testimony::Seen(sighting(found, knowledge))),
+        Match::Seen(found) => Some(Testimony::Seen(sighting(&found, knowledge))),
         _ if !over => None,
         Match::Unclear(gap) => Some(Testimony::Incomplete(gap)),
         Match::Nothing => Some(match absence(question, memory, knowledge) {

@@ -41,7 +41,7 @@ impl Judge {
         let (outcome, until) = match attempt.phase {
             Phase::Ended(outcome) => (outcome, None),
             Phase::Waiting(outcome, until) => (outcome, Some(until)),
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         match self.arrival(&attempt, outcome) {
             Decision::Done => {}

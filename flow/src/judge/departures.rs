@@ -61,7 +61,7 @@ impl Judge {
     pub(super) fn depart(&mut self, attempt: &Attempt) {
         let outcome = match attempt.phase {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         // Two ends that open a connection together make one attempt each, and answer the other's.
         if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {

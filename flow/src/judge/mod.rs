@@ -489,8 +489,7 @@ impl Judge {
         let destination = &self.destination;
         if self.senders.len() >= self.settings.max_inquiries {
             // Those of attempts that were evicted.
-            self.senders
-                .retain(|key, _| destination.phase(key).is_some());
+            self.senders.retain(|key, _| destination.has(key));
         }
     }
 
