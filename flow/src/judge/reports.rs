@@ -102,6 +102,7 @@ impl Judge {
         self.destination.open(self.now, bound, &mut records);
         self.source.open(self.now, bound, &mut records);
         self.flows.open(&mut records);
+        self.under_way(&mut records);
         records
     }
 

@@ -369,7 +369,7 @@ impl Nodes {
     pub fn restart(&mut self, node: usize, state: &State, unsettled: Vec<FindingDelta>) {
         let old = &self.judges[node];
         let mut new = Judge::new(
-            Here::new(NODES[node], vec![ip("192.168.0.2")]),
+            Here::new(NODES[node], vec![ip(["192.168.0.1", "192.168.0.2"][node])]),
             Settings::default(),
         );
         let now = on(node, self.now);
