@@ -216,9 +216,8 @@ fn lists_sockets(protocol: libc::c_int) -> bool {
         return true;
     };
     let mut request = [0; REQUEST];
-    if let [of, kind, ..] = &mut request {
-        (*of, *kind) = (family, protocol);
-    }
+    let [of, kind, ..] = &mut request;
+    (*of, *kind) = (family, protocol);
     let asked = dump_of(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, &request, |_, _| {});
     !asked.is_err_and(|error| {
         matches!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use polproof_flow::netns::{Hook, NetnsEvent};
 
 use super::watch::{CHECK, FIGURES, Namespace, Watcher};
-use crate::observe::{Attached, ObserveError, Observer, now};
+use crate::observe::{Attached, ObserveError, now};
 
 impl Watcher {
     /// Asks one hook again; attaches anew where our programs were taken away or eth0 was replaced.
