@@ -24,7 +24,7 @@ use crate::allocator;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
 use crate::judge::{self, JudgeStats, JudgeTask};
-use crate::observe::{CounterMap, Counters, ObserveConfig, Observer};
+use crate::observe::{CounterMap, Counters, ObserveConfig, Observer, capabilities};
 use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
@@ -377,6 +377,7 @@ impl Figures {
                     .collect(),
                 problem: view.problem.clone(),
             },
+            kernel_lacks: capabilities().lacks.clone(),
         }
     }
 }

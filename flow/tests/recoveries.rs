@@ -98,7 +98,11 @@ fn what_was_sent_to_a_service_may_have_been_meant_for_another_end() {
     let mut policy = guard(1);
     policy.pod_selector = selector(&[]);
     apply_policy(&mut state, policy);
-    service(&mut state, 80, &[("server", SERVER), ("neighbour", NEIGHBOUR)]);
+    service(
+        &mut state,
+        80,
+        &[("server", SERVER), ("neighbour", NEIGHBOUR)],
+    );
     let mut nodes = violated(&state);
     // The neighbour is the one that the Service chose, and there it is stopped, or gets through.
     stopped(&mut nodes, (ADDRESS, 80));

@@ -95,7 +95,8 @@ impl Judge {
                 let uid = uid.clone();
                 let who = match &sender {
                     Some(Sender::Pod(pod, ip)) => Some((pod.clone(), *ip)),
-                    Some(Sender::Asked | Sender::Nobody) | None => None,
+                    Some(Sender::Asked | Sender::Guessed | Sender::Elsewhere | Sender::Nobody)
+                    | None => None,
                 };
                 let witnessed = who.is_some();
                 let tuple = arrived(key, who);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, Outcome, Phase, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
 use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
@@ -36,7 +36,7 @@ pub(super) type Way = (IpAddr, u16, Protocol);
 
 /// What the policies say of an attempt that left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meant {
+pub(super) enum Meant {
     Allowed,
     Denied,
     /// It depends on which end of a Service it reaches.
@@ -46,14 +46,43 @@ enum Meant {
 /// An attempt that left, until the witness at its destination has spoken.
 #[derive(Debug)]
 pub(super) struct Departed {
-    attempt: Attempt,
-    outcome: Outcome,
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Outcome,
     meant: Meant,
     uid: Uid,
     tuple: Tuple,
     ends: Vec<Behind>,
     /// It was sent to an address that is none of the ends'.
     service: bool,
+    /// It left before a restart: what was lost at that time nobody knows any more.
+    again: bool,
+}
+
+impl Departed {
+    pub(super) fn new(
+        attempt: &Attempt,
+        outcome: Outcome,
+        meant: Meant,
+        uid: Uid,
+        tuple: Tuple,
+    ) -> Self {
+        Self {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+            again: false,
+        }
+    }
+
+    /// The same, of before a restart.
+    pub(super) fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
 }
 
 impl Judge {
@@ -72,16 +101,7 @@ impl Judge {
             return;
         };
         let uid = uid.clone();
-        let tuple = Tuple {
-            side: Side::Source,
-            netns: key.netns,
-            protocol: key.protocol,
-            own: key.client.ip(),
-            peer: key.server.ip(),
-            port: key.server.port(),
-            who: None,
-            seen_as: None,
-        };
+        let tuple = left(key);
         let expected = self
             .history
             .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
@@ -133,15 +153,7 @@ impl Judge {
                 return;
             }
         };
-        self.inquire(Departed {
-            attempt: *attempt,
-            outcome,
-            meant,
-            uid,
-            tuple,
-            ends: Vec::new(),
-            service: false,
-        });
+        self.inquire(Departed::new(attempt, outcome, meant, uid, tuple));
     }
 
     /// Counts an attempt without a verdict, if a witness could have been asked: of what leaves the cluster nothing is claimed.
@@ -171,23 +183,31 @@ impl Judge {
         }
     }
 
+    /// The pods that may have seen it. Others have no witness, and whether a pod reaches itself through a Service is no question
+    /// of policies.
+    pub(super) fn witnesses_of(&self, departed: &Departed) -> Option<(Vec<Behind>, bool)> {
+        let (ends, service) = self.ends(&departed.tuple)?;
+        let itself = ends.iter().any(|end| end.pod.uid == departed.uid);
+        (!ends.is_empty() && !itself).then_some((ends, service))
+    }
+
     /// Asks the witness at the destination, as often as it is worth.
-    fn inquire(&mut self, mut departed: Departed) {
-        let Some((ends, service)) = self.ends(&departed.tuple) else {
+    fn inquire(&mut self, departed: Departed) {
+        let Some((ends, service)) = self.witnesses_of(&departed) else {
             return;
         };
-        // Others than pods have no witness, and whether a pod reaches itself through a Service is no question of policies.
-        if ends.is_empty() || ends.iter().any(|end| end.pod.uid == departed.uid) {
-            return;
-        }
         let limit = match departed.meant {
             Meant::Allowed => &mut self.doubting,
             Meant::Denied | Meant::Mixed => &mut self.proving,
         };
         let asked = Asked::of(Side::Source, &departed.attempt.key);
-        if !limit.admits(asked, self.now) {
-            return;
+        if limit.admits(asked, self.now) {
+            self.inquire_of(departed, ends, service);
         }
+    }
+
+    /// Asks these ends' witnesses.
+    pub(super) fn inquire_of(&mut self, mut departed: Departed, ends: Vec<Behind>, service: bool) {
         let mut asks = Vec::new();
         if ends.len() <= ENDS {
             for end in &ends {
@@ -297,7 +317,7 @@ impl Judge {
         };
         let end = end.ok_or(InconclusiveReason::MixedEndpoints)?;
         // The answer may have come, and its record was lost.
-        if self.lost_around(attempt) {
+        if departed.again || self.lost_around(attempt) {
             return Err(InconclusiveReason::RecordsLost);
         }
         if self.is_deaf(attempt) {
@@ -437,6 +457,20 @@ impl Judge {
         };
         let over = self.standing.tried(&pair, attempt.first, true);
         self.end(over, attempt.first);
+    }
+}
+
+/// An attempt as it left.
+pub(super) fn left(key: &AttemptKey) -> Tuple {
+    Tuple {
+        side: Side::Source,
+        netns: key.netns,
+        protocol: key.protocol,
+        own: key.client.ip(),
+        peer: key.server.ip(),
+        port: key.server.port(),
+        who: None,
+        seen_as: None,
     }
 }
 

@@ -13,6 +13,7 @@
 //! That something did *not* arrive is said by a complete witness alone, and held against anybody only if something else got
 //! through at that time: `departures`.
 
+mod again;
 mod arrivals;
 mod departures;
 mod reports;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use polproof_policy::{Protocol, Snapshot};
 
 use crate::answers::Answers;
-use crate::attempt::{Attempt, AttemptKey, Side, Signal, read};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
 use crate::control::Doubts;
 use crate::exposure::Exposures;
 use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, Sample};
@@ -40,7 +41,7 @@ use crate::namespaces::Namespaces;
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, NetnsCookie, Record};
 use crate::recovery::Standing;
-use crate::restored::Restored;
+use crate::restored::{Restored, asked};
 use crate::settings::Settings;
 use crate::survivor::{Connection, Survivors};
 use crate::table::Attempts;
@@ -121,6 +122,8 @@ pub struct Judge {
     proving: Limit<Asked>,
     /// Findings of before a restart, whose other witnesses are to be asked again.
     unconfirmed: Vec<(Arc<FindingKey>, Sample)>,
+    /// Attempts that left before a restart, and how they ended there: the witnesses at the other ends are to be asked again.
+    unheard: Vec<(Attempt, Outcome)>,
     /// Who sent what arrived, where the address does not tell: as far as witnesses have said.
     senders: HashMap<AttemptKey, Sender>,
     /// Addresses inside a pod CIDR that nobody is known to have, since when and until when they send: a new pod's is known
@@ -170,6 +173,7 @@ impl Judge {
             doubting: Limit::new(limits, 5 * second, 5),
             proving: Limit::new(limits, 5 * second, 1),
             unconfirmed: Vec::new(),
+            unheard: Vec::new(),
             senders: HashMap::new(),
             strangers: HashMap::new(),
             ways: HashMap::new(),
@@ -197,6 +201,13 @@ impl Judge {
             if let Some(connection) = Connection::marked(&record) {
                 self.survivors.said(connection, record.at);
                 continue;
+            }
+            if let Some((attempt, outcome)) = asked(&record) {
+                self.unheard(attempt, outcome);
+                // The table of flows has a marker of its own.
+                if record.protocol == Protocol::Udp {
+                    continue;
+                }
             }
             match read(&record) {
                 Some((side, key, Signal::Counted(syns))) => {
@@ -369,7 +380,10 @@ impl Judge {
         }
         // What goes on in between is told of by a record now and then. What says nothing for longer goes on all the same, as
         // long as a connection tracker remembers it; but what began under the policy has no right to.
-        let idle = self.settings.udp_idle.saturating_add(self.settings.udp_window);
+        let idle = self
+            .settings
+            .udp_idle
+            .saturating_add(self.settings.udp_window);
         let settled = denied_since.plus(self.settings.grace).min(attempt.first);
         let spans = [
             (self.hidden_from(attempt), attempt.first),
@@ -468,6 +482,7 @@ impl Judge {
             self.history.forget();
         }
         self.ask_again();
+        self.inquire_again();
         if now >= self.next_sweep {
             self.next_sweep = now.plus(SWEEP);
             self.sweep();
@@ -480,6 +495,7 @@ impl Judge {
         let forget = now.minus(self.settings.retention());
         self.strangers.retain(|_, (_, last)| *last >= forget);
         self.doubts.expire(now);
+        self.forget_unheard(now);
         let told = self
             .settings
             .remember

@@ -6,15 +6,15 @@ use polproof_policy::{IpOwner, NamespacedName, Protocol, Snapshot, Uid};
 
 use crate::answers::{Knowledge, Memories};
 use crate::attempt::{Attempt, AttemptKey, Outcome, Side, read};
-use crate::finding::Answer;
 use crate::control::{NEAR, shows_the_way};
+use crate::finding::Answer;
 use crate::here::Here;
 use crate::history::History;
 use crate::inquiries::OWN;
 use crate::losses::Losses;
 use crate::namespaces::Namespaces;
-use crate::record::{Instant, NetnsCookie};
 use crate::recent::SLACK;
+use crate::record::{Instant, NetnsCookie};
 use crate::recovery::Pair;
 use crate::services;
 use crate::witness::{Absence, Gap, Inquiry, Question, Testimony};
@@ -293,5 +293,17 @@ impl Knowledge for Known<'_> {
 
     fn stands_for_others(&self, ip: IpAddr) -> bool {
         stands_for_others(self.history.newest(), ip)
+    }
+
+    fn is_ours(&self, ip: IpAddr) -> bool {
+        self.here.has(ip)
+            || self
+                .history
+                .newest()
+                .is_some_and(|newest| match newest.owner(ip) {
+                    IpOwner::Node(node) => node == self.here.node,
+                    IpOwner::Pod(pod) => pod.node.as_ref() == Some(&self.here.node),
+                    _ => false,
+                })
     }
 }
