@@ -254,7 +254,7 @@ fn absence(
     }
 }
 
-/// The nearest attempt that got through to the namespace from where the asker is.
+/// The nearest attempt that got through to the namespace from where the asker is, and in the same family: the routes of the two are two ways.
 fn nearest(
     question: &Question,
     netns: NetnsCookie,
@@ -266,7 +266,9 @@ fn nearest(
         return;
     };
     let (from, to) = (question.first.minus(CONTROL), question.last.plus(CONTROL));
-    for entry in memory.controls(netns, from, to) {
+    let family = question.client.is_ipv4();
+    let same_way = |entry: &&Remembered| entry.client().is_ipv4() == family;
+    for entry in memory.controls(netns, from, to).filter(same_way) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
         if best.as_ref().is_none_or(|(held, _)| distance < *held)

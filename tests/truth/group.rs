@@ -84,8 +84,8 @@ impl Group {
             .filter(|cell| stage.has(cell))
             .collect();
         let cells = &*cells;
-        // Whose replies are judged too cannot be watched by one who may be reached by nobody.
-        let mut scene = Scene::furnish(lab, cells, !self.enforcer.is_stateless())?;
+        let watched = stage.watched(self.enforcer);
+        let mut scene = Scene::furnish(lab, cells, watched)?;
         stage.begin(lab, self.enforcer, &mut scene)?;
         lab.start_all()?;
         lab.wait_ready(UP)?;

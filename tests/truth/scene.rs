@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use polproof_policy::Protocol;
+use polproof_policy::{Family, Protocol};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::inside::Inside;
 use polproof_tests::lab::node::PodSpec;
@@ -32,13 +32,17 @@ pub(crate) struct Scene {
     pub(crate) pods: BTreeSet<String>,
     /// Those that are tried to be reached.
     pub(crate) destinations: BTreeSet<String>,
-    /// Whether [`WATCH`] looks at them.
-    pub(crate) watched: bool,
+    /// Over which families [`WATCH`] looks at them.
+    pub(crate) watched: &'static [Family],
 }
 
 impl Scene {
-    /// Makes pods and Services. `watched`: a pod on the sources' node looks at all destinations while there is traffic.
-    pub(crate) fn furnish(lab: &mut Lab, cells: &[Cell], watched: bool) -> Result<Self> {
+    /// Makes pods and Services.
+    pub(crate) fn furnish(
+        lab: &mut Lab,
+        cells: &[Cell],
+        watched: &'static [Family],
+    ) -> Result<Self> {
         lab.add_namespace("t", &[])?;
         let mut scene = Self {
             watched,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use polproof_policy::Family;
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::enforcers::{Drill, Entry};
 
@@ -27,6 +28,8 @@ pub(crate) enum Stage {
     Blocks,
     /// The same, and a pod that may send stands before all sources in the order of names.
     Led,
+    /// The same, and what shows that the ways are open comes over IPv4 only.
+    HalfWatched,
     /// The policies come after the enforcer has ceased to take notice.
     Unnoticed,
     /// A policy that isolated everybody goes; the others stay.
@@ -68,7 +71,7 @@ impl Stage {
             (Some(Drill::Died), _) => vec![Self::Remade(End::Destinations)],
             (None, "stale" | "tcx-frozen") => vec![Self::Unnoticed],
             (None, "denies-stay") => vec![Self::Freed],
-            (None, "named-ports-refused") => vec![Self::Settled, Self::Alone],
+            (None, "named-ports-refused") => vec![Self::Settled, Self::HalfWatched, Self::Alone],
             (None, "shared-rules") => vec![Self::Settled, Self::Led],
             (None, "ipblock-misses-pods") => vec![Self::Blocks],
             // Where nothing is denied for want of a block, and where nothing is denied at all.
@@ -86,6 +89,7 @@ impl Stage {
             Self::Alone => Some("no default deny"),
             Self::Blocks => Some("ipBlock"),
             Self::Led => Some("an open pod first"),
+            Self::HalfWatched => Some("watched over IPv4"),
             Self::Remade(End::Sources) => Some("new sources"),
             Self::Settled
             | Self::Unnoticed
@@ -103,12 +107,25 @@ impl Stage {
         !brief || direct && cell.state.role() == "plain" && cell.state != State::FullBacklog
     }
 
+    /// Over which families a pod that may do so looks at all destinations while there is traffic.
+    pub(crate) fn watched(self, entry: &Entry) -> &'static [Family] {
+        if entry.is_stateless() {
+            // The replies would be judged, too, and no policy lets them in.
+            return &[];
+        }
+        match self {
+            Self::HalfWatched => &[Family::V4],
+            _ => &[Family::V4, Family::V6],
+        }
+    }
+
     /// What the packets have to show of the enforcer.
     pub(crate) fn must_show(self, entry: &Entry) -> &'static [Shows] {
         match (self, entry.name) {
             (Self::Unnoticed | Self::Upgraded(_) | Self::Young, _) => &[Shows::Leak],
             (Self::Alone | Self::Led, _) | (Self::Blocks, "none") => &[Shows::Leak],
             (Self::Freed, _) => &[Shows::Block],
+            (Self::HalfWatched, _) => &[Shows::Block, Shows::CutOff],
             (Self::Remade(End::Destinations), "dead-leaves-open") => &[Shows::Leak, Shows::Block],
             (Self::Remade(End::Destinations), _) => &[Shows::CutOff],
             (Self::Remade(End::Sources), _) => &[Shows::Block],
