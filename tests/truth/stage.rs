@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use polproof_policy::Family;
-use polproof_tests::lab::Lab;
 use polproof_tests::lab::enforcers::{Drill, Entry};
+use polproof_tests::lab::{Lab, wait_for};
 
 use crate::cell::{Cell, Path, Said, State};
 use crate::facts::Taps;
@@ -38,8 +38,10 @@ pub(crate) enum Stage {
     Upgraded(Duration),
     /// The enforcer dies, and pods are made again; traffic when they are old.
     Remade(End),
-    /// Two destinations are made again, and traffic comes at once.
+    /// Two destinations are made again, and traffic comes when the enforcer has just learnt of them.
     Young,
+    /// Two destinations are made again, and traffic comes just before the enforcer learns of them.
+    Born,
 }
 
 /// Pods of one kind.
@@ -76,6 +78,7 @@ impl Stage {
             (None, "ipblock-misses-pods") => vec![Self::Blocks],
             // Where nothing is denied for want of a block, and where nothing is denied at all.
             (None, "iptables-drop" | "none") => vec![Self::Settled, Self::Blocks],
+            (None, "new-pod-open") => vec![Self::Born],
             (None, name) if name.starts_with("lagging") || name.starts_with("new-pod") => {
                 vec![Self::Young]
             }
@@ -96,13 +99,19 @@ impl Stage {
             | Self::Freed
             | Self::Upgraded(_)
             | Self::Remade(End::Destinations)
-            | Self::Young => None,
+            | Self::Young
+            | Self::Born => None,
         }
+    }
+
+    /// Whether traffic comes in the first moments of a pod.
+    pub(crate) const fn is_about_new_pods(self) -> bool {
+        matches!(self, Self::Young | Self::Born)
     }
 
     /// Whether a cell belongs to it: where moments count, the lab has to be small.
     pub(crate) fn has(self, cell: &Cell) -> bool {
-        let brief = matches!(self, Self::Young | Self::Upgraded(_));
+        let brief = self.is_about_new_pods() || matches!(self, Self::Upgraded(_));
         let direct = matches!(cell.path, Path::SameNode | Path::Across);
         !brief || direct && cell.state.role() == "plain" && cell.state != State::FullBacklog
     }
@@ -122,8 +131,9 @@ impl Stage {
     /// What the packets have to show of the enforcer.
     pub(crate) fn must_show(self, entry: &Entry) -> &'static [Shows] {
         match (self, entry.name) {
-            (Self::Unnoticed | Self::Upgraded(_) | Self::Young, _) => &[Shows::Leak],
-            (Self::Alone | Self::Led, _) | (Self::Blocks, "none") => &[Shows::Leak],
+            (Self::Unnoticed | Self::Upgraded(_) | Self::Young | Self::Born, _)
+            | (Self::Alone | Self::Led, _)
+            | (Self::Blocks, "none") => &[Shows::Leak],
             (Self::Freed, _) => &[Shows::Block],
             (Self::HalfWatched, _) => &[Shows::Block, Shows::CutOff],
             (Self::Remade(End::Destinations), "dead-leaves-open") => &[Shows::Leak, Shows::Block],
@@ -205,12 +215,19 @@ impl Stage {
                 Some(drill) => lab.befall(&drill.event()),
                 None => Ok(()),
             },
-            Self::Young => {
+            Self::Young | Self::Born => {
                 for node in 0..2 {
-                    let pod = scene.make_one(lab, "plain", node, cells)?;
+                    let pod = if self == Self::Young {
+                        scene.make_one(lab, "plain", node, cells)?
+                    } else {
+                        replace_unnoticed(lab, scene, node, cells, taps)?
+                    };
                     taps.add(lab, &pod)?;
                     let for_it = cells.iter().filter(|cell| cell.destinations() == [&*pod]);
                     traffic.start(lab, scene, for_it)?;
+                    if self == Self::Born {
+                        lab.enforce()?;
+                    }
                 }
                 traffic.rounds += 1;
                 Ok(())
@@ -218,4 +235,27 @@ impl Stage {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes a plain destination again, of which the node's agent knows and the enforcer does not.
+fn replace_unnoticed(
+    lab: &mut Lab,
+    scene: &mut Scene,
+    node: usize,
+    cells: &[Cell],
+    taps: &mut Taps,
+) -> Result<String> {
+    let watched = |lab: &Lab| lab.node(node)?.metric("polproof_pods_watched", &[]);
+    let before = watched(lab)?;
+    let old = format!("t/plain-{}", node + 1);
+    taps.remove(&old);
+    lab.delete_pod(&old)?;
+    wait_for(UP, "the agent has seen the old pod go", || {
+        Ok((watched(lab)? < before).then_some(()))
+    })?;
+    let pod = scene.plug_one(lab, "plain", node, cells)?;
+    wait_for(UP, "the agent watches the new pod", || {
+        Ok((watched(lab)? >= before).then_some(()))
+    })?;
+    Ok(pod)
 }
