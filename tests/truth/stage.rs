@@ -17,6 +17,11 @@ use crate::traffic::Traffic;
 /// Until everything is up on a busy machine.
 pub(crate) const UP: Duration = Duration::from_secs(120);
 
+/// A denial that is not older than this is enforced late, if at all; in most groups it is to be old.
+const LATE: Duration = Duration::from_secs(10);
+/// What an agent finds later than that after its start is new: no datagram went there before.
+const START: Duration = Duration::from_secs(31);
+
 /// The order of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -199,6 +204,14 @@ impl Stage {
             }
         }
         lab.wait_ready(UP)
+    }
+
+    /// How long everything stays as it is before the traffic.
+    pub(crate) const fn ageing(self) -> Duration {
+        match self {
+            Self::Born => START,
+            _ => LATE,
+        }
     }
 
     /// What happens just before the traffic, or begins it.
