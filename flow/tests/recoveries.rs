@@ -239,3 +239,22 @@ fn flows_that_could_not_be_seen_have_not_ended() {
     let found = nodes.books[B].of(FindingKind::Survivor);
     assert!(found[0].1.recovered.is_empty(), "{found:?}");
 }
+
+#[test]
+fn a_cable_that_was_cut_blocks_nobody_in_particular() {
+    for back in [None, Some(106.0)] {
+        let mut nodes = Nodes::new(&two_nodes());
+        nodes.run(100.0);
+        nodes.attempt(FRIEND, SERVER, 80, Fate::Accepted);
+        for at in [100.5, 102.0, 103.0, 104.0] {
+            nodes.run(at);
+            nodes.attempt(FRIEND, SERVER, 80, Fate::Dropped);
+        }
+        if let Some(back) = back {
+            nodes.run(back);
+            nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+        }
+        nodes.run(140.0);
+        assert!(nodes.books[A].findings.is_empty(), "{:#?}", nodes.books[A]);
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use polproof_policy::Protocol;
+use polproof_policy::{Family, Protocol};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::tap::{Event, Tap, What};
 
@@ -111,9 +111,12 @@ impl Seen {
             .collect()
     }
 
-    /// Whether the pod answered anybody but itself: then the way to it was open.
-    pub(crate) fn answered_somebody(&self, pod: &str) -> bool {
-        self.left.iter().any(|((source, protocol, _), ids)| {
+    /// Whether the pod answered anybody but itself: then the way to it was open, to this family.
+    pub(crate) fn answered_somebody(&self, pod: &str, family: Family) -> bool {
+        self.left.iter().any(|((source, protocol, to), ids)| {
+            if Family::of(to.ip()) != family {
+                return false;
+            }
             let answered = |id: &u32| {
                 let answered = (pod.to_owned(), (*protocol, *id));
                 self.answered.contains_key(&answered)

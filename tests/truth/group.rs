@@ -158,7 +158,7 @@ impl Group {
             let way_open = cell
                 .destinations()
                 .iter()
-                .any(|pod| seen.answered_somebody(pod));
+                .any(|pod| seen.answered_somebody(pod, cell.family));
             let expected = expected(*cell, self.stage(), &facts, way_open);
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
 use crate::attempt::{Attempt, Outcome, Phase, Side};
-use crate::control::{Doubt, shows_the_way};
+use crate::control::{Doubt, Enough, Failed, shows_the_way};
 use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
 use crate::join::{Joined, join};
@@ -311,14 +311,14 @@ impl Judge {
             Joined::Rejected => (FindingKind::OverBlocked, Answer::Rejected),
             _ => (FindingKind::OverBlocked, Answer::Dropped),
         };
-        let way_is_open = match said {
-            Testimony::NotSeen(absence) => shows_the_way(absence, attempt.first),
-            Testimony::Seen(_) => true,
-            Testimony::Incomplete(_) => false,
+        let control = match said {
+            Testimony::NotSeen(absence) if shows_the_way(absence, attempt.first) => {
+                absence.control.map(|control| control.at)
+            }
+            Testimony::Seen(_) => Some(attempt.first),
+            Testimony::NotSeen(_) | Testimony::Incomplete(_) => None,
         };
-        if !way_is_open {
-            return Err(InconclusiveReason::NoControl);
-        }
+        let control = control.ok_or(InconclusiveReason::NoControl)?;
         if departed.service && kind == FindingKind::OverBlocked {
             // A node masquerades what it forwards: whether policies are asked before that or after it, the API leaves open.
             if self.is_node(tuple.peer) {
@@ -361,10 +361,16 @@ impl Judge {
             syn: attempt.syn(Side::Source),
             answer,
         };
-        let failed = self.doubts.add(doubt, sample);
-        if failed.is_empty() {
-            return Err(InconclusiveReason::TooFewAttempts);
-        }
+        let failed = Failed {
+            sample,
+            last: attempt.last,
+            control,
+        };
+        let failed = match self.doubts.add(doubt, failed) {
+            Enough::Count(failed) => failed,
+            Enough::TooFew => return Err(InconclusiveReason::TooFewAttempts),
+            Enough::Uncontrolled => return Err(InconclusiveReason::NoControl),
+        };
         let key = Arc::new(key);
         for sample in failed {
             let at = sample.syn.at;
