@@ -97,6 +97,8 @@ pub struct Town {
     /// The truth over time.
     pub log: Vec<(u64, Snapshot)>,
     pub bodies: Vec<Body>,
+    /// When policies were changed.
+    edits: Vec<u64>,
     later: Vec<(u64, Change)>,
     policies: Vec<(bool, i64, bool)>,
     teams: [bool; 2],
@@ -116,6 +118,7 @@ impl Town {
             state: State::new(),
             log: Vec::new(),
             bodies: Vec::new(),
+            edits: Vec::new(),
             later: Vec::new(),
             policies: vec![(true, 1, false), (true, 1, false), (false, 1, false)],
             teams: [true, false],
@@ -308,12 +311,14 @@ impl Town {
         match self.dice.between(0, 10) {
             0..=2 => {
                 let n = self.dice.between(0, 3) as usize;
+                self.edits.push(now);
                 self.policies[n].0 = !self.policies[n].0;
                 self.policies[n].1 += 1;
                 self.put_policy(n);
             }
             3 => {
                 let n = self.dice.between(0, 3) as usize;
+                self.edits.push(now);
                 self.policies[n].1 += 1;
                 self.policies[n].2 = !self.policies[n].2;
                 self.put_policy(n);
@@ -414,8 +419,11 @@ impl Town {
             .unwrap_or(false)
     }
 
-    /// Whether it was denied throughout these times.
+    /// Whether it was denied throughout these times, by policies that nobody changed.
     pub fn denied(&self, from: u64, to: u64, ends: (usize, usize), way: (Protocol, u16)) -> bool {
+        if self.edits.iter().any(|at| (from..=to).contains(at)) {
+            return false;
+        }
         let first = self.log.partition_point(|(since, _)| *since <= from);
         self.log[first.saturating_sub(1)..]
             .iter()
