@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::expectation::tells_of_allowance;
 use crate::finding::{
-    Answer, Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts, Recovery,
-    Report, Sample,
+    Answer, Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts,
+    Recovery, Report, Sample,
 };
 use crate::record::Instant;
 

@@ -349,7 +349,8 @@ impl Namespaces {
                     since: held.whole_since(),
                     hook: held.hook.clone()?,
                     exclusive_from: held.exclusive_from,
-                    plain_from: matches!(held.in_pod, Some(InPod::Plain)).then_some(held.plain_from),
+                    plain_from: matches!(held.in_pod, Some(InPod::Plain))
+                        .then_some(held.plain_from),
                 })
             })
             .collect();

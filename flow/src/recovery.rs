@@ -141,7 +141,9 @@ impl Standing {
                 && !tells_of_allowance(key.kind)
                 && self.held.get(key).is_some_and(|stand| stand.last < at)
         };
-        self.pairs.get(pair).is_some_and(|keys| keys.iter().any(ends))
+        self.pairs
+            .get(pair)
+            .is_some_and(|keys| keys.iter().any(ends))
     }
 
     /// The connection was tried at that time, and was stopped or (`through`) got through and was answered.

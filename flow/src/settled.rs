@@ -82,7 +82,8 @@ impl History {
                 },
             };
         }
-        held.map(|_| ()).ok_or(InconclusiveReason::ExpectationChanged)
+        held.map(|_| ())
+            .ok_or(InconclusiveReason::ExpectationChanged)
     }
 }
 

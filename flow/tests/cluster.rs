@@ -127,7 +127,10 @@ impl Run {
 
     fn is_inert(&self, key: &FindingKey) -> bool {
         let place = self.ends(key).map(|(_, to)| self.town.bodies[to].place);
-        self.town.plan.inert.is_some_and(|(_, of)| place == Some(of))
+        self.town
+            .plan
+            .inert
+            .is_some_and(|(_, of)| place == Some(of))
     }
 
     /// Whether the way was cut so soon after something had got through that this looks like enforcement: the witnesses look ten seconds far.
@@ -135,7 +138,9 @@ impl Run {
         let Some(ends) = self.ends(key) else {
             return false;
         };
-        let at = self.agents.true_time(self.town.bodies[ends.1].node, over.at);
+        let at = self
+            .agents
+            .true_time(self.town.bodies[ends.1].node, over.at);
         (at.saturating_sub(1_000)..at + 1_000).any(|at| self.town.is_cut(at, ends))
     }
 
@@ -156,9 +161,9 @@ impl Run {
                 );
             }
             let true_kind = match key.kind {
-                FindingKind::Unenforced | FindingKind::LateEnforcement | FindingKind::StartupGap => {
-                    inert
-                }
+                FindingKind::Unenforced
+                | FindingKind::LateEnforcement
+                | FindingKind::StartupGap => inert,
                 FindingKind::OverBlocked | FindingKind::ReplyLost => false,
                 FindingKind::Survivor => inert || self.town.plan.stateful,
             };
@@ -211,7 +216,10 @@ impl Run {
 }
 
 fn number(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "how long to try is up to who tries")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long to try is up to who tries"
+    )]
     let value = std::env::var(name).ok()?;
     Some(value.parse().expect("a number"))
 }

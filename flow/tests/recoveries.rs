@@ -98,7 +98,11 @@ fn what_was_sent_to_a_service_may_have_been_meant_for_another_end() {
     let mut policy = guard(1);
     policy.pod_selector = selector(&[]);
     apply_policy(&mut state, policy);
-    service(&mut state, 80, &[("server", SERVER), ("neighbour", NEIGHBOUR)]);
+    service(
+        &mut state,
+        80,
+        &[("server", SERVER), ("neighbour", NEIGHBOUR)],
+    );
     let mut nodes = violated(&state);
     // The neighbour is the one that the Service chose, and there it is stopped, or gets through.
     stopped(&mut nodes, (ADDRESS, 80));
@@ -115,6 +119,21 @@ fn what_was_sent_to_the_only_end_of_a_service_was_meant_for_it() {
     let mut nodes = violated(&state);
     stopped(&mut nodes, (ADDRESS, 80));
     assert_eq!(recovered(&nodes), [RecoveryCause::Enforced]);
+}
+
+#[test]
+fn what_was_sent_to_a_service_may_have_been_meant_for_an_end_that_it_had_before() {
+    let mut state = two_nodes();
+    let ends = [("server", SERVER), ("neighbour", NEIGHBOUR)];
+    service(&mut state, 80, &ends);
+    let mut nodes = violated(&state);
+    nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+    nodes.translated(CLIENT, SERVER, (ADDRESS, 80), CLIENT.1, Fate::Dropped);
+    nodes.run(120.5);
+    service(&mut state, 80, &ends[..1]);
+    nodes.view(&state, nodes.now);
+    nodes.run(140.0);
+    assert_eq!(recovered(&nodes), []);
 }
 
 #[test]

@@ -264,7 +264,10 @@ fn a_flow_that_began_before_anybody_could_tell_is_no_survivor() {
     nodes.run(350.0);
     assert!(nodes.books[B].of(FindingKind::Survivor).is_empty());
     let reasons = nodes.books[B].reasons();
-    assert!(reasons.contains(&(Reason::FlowBegunBefore, 1)), "{reasons:?}");
+    assert!(
+        reasons.contains(&(Reason::FlowBegunBefore, 1)),
+        "{reasons:?}"
+    );
 }
 
 #[test]

@@ -369,7 +369,10 @@ impl Judge {
         }
         // What goes on in between is told of by a record now and then. What says nothing for longer goes on all the same, as
         // long as a connection tracker remembers it; but what began under the policy has no right to.
-        let idle = self.settings.udp_idle.saturating_add(self.settings.udp_window);
+        let idle = self
+            .settings
+            .udp_idle
+            .saturating_add(self.settings.udp_window);
         let settled = denied_since.plus(self.settings.grace).min(attempt.first);
         let spans = [
             (self.hidden_from(attempt), attempt.first),

@@ -32,9 +32,7 @@ impl Judge {
         let is_shared = |key: &FindingKey| {
             any_shared && matches!(&key.destination, End::Pod(_, uid) if namespaces.is_shared(uid))
         };
-        let may_filter = |key: &FindingKey, since| {
-            matches!(&key.destination, End::Pod(_, uid) if namespaces.may_filter(uid, since))
-        };
+        let may_filter = |key: &FindingKey, since| matches!(&key.destination, End::Pod(_, uid) if namespaces.may_filter(uid, since));
         ledger.report(now, until, |key, first, last, basis| {
             let verdict = if let Some(reason) = basis.refused {
                 Err(reason)

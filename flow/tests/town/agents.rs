@@ -137,7 +137,11 @@ impl Agents {
         self.put(body.node, inside, Item::Netns(filter));
         let pod = body.uid.clone();
         let known = now + dice.between(20, 2_000);
-        self.put(body.node, known, Item::Netns(NetnsEvent::Identified { netns, pod }));
+        self.put(
+            body.node,
+            known,
+            Item::Netns(NetnsEvent::Identified { netns, pod }),
+        );
     }
 
     pub fn died(&mut self, dice: &mut Dice, body: &Body, now: u64) {
@@ -250,7 +254,9 @@ impl Agents {
         let agent = &mut self.all[node];
         agent.down = None;
         let keep_from = at.minus(150 * Instant::SECOND);
-        let first = agent.views.partition_point(|(since, _)| *since <= keep_from);
+        let first = agent
+            .views
+            .partition_point(|(since, _)| *since <= keep_from);
         let views = agent.views.split_off(first.saturating_sub(1));
         agent.views = views;
         let restored = Restored {

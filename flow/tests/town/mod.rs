@@ -202,7 +202,11 @@ impl Town {
             id: NamespacedName::new(SPACES[body.place % 2], format!("pod-{}", body.place)),
             uid: body.uid.clone(),
             labels: [("app".into(), APPS[self.labels[body.place]].into())].into(),
-            ips: if known { vec![ip(&body.ip)] } else { Vec::new() },
+            ips: if known {
+                vec![ip(&body.ip)]
+            } else {
+                Vec::new()
+            },
             node: Some(NODES[body.node].into()),
             host_network: false,
             finished: false,
@@ -278,13 +282,14 @@ impl Town {
                 target: TargetPort::Number(OPEN),
             }],
         })));
-        self.state.apply(Object::EndpointSlice(Arc::new(EndpointSlice {
-            id: NamespacedName::new("x", "web-1"),
-            uid: Uid("web-1".into()),
-            service: Some("web".into()),
-            ports: vec![(None, OPEN, Protocol::Tcp)],
-            endpoints: ends,
-        })));
+        self.state
+            .apply(Object::EndpointSlice(Arc::new(EndpointSlice {
+                id: NamespacedName::new("x", "web-1"),
+                uid: Uid("web-1".into()),
+                service: Some("web".into()),
+                ports: vec![(None, OPEN, Protocol::Tcp)],
+                endpoints: ends,
+            })));
     }
 
     /// Those behind the Service.
@@ -389,7 +394,12 @@ impl Town {
     }
 
     /// What the policies say of a connection between two bodies by one view; `None` where it does not know them.
-    pub fn says(&self, view: &Snapshot, ends: (usize, usize), way: (Protocol, u16)) -> Option<bool> {
+    pub fn says(
+        &self,
+        view: &Snapshot,
+        ends: (usize, usize),
+        way: (Protocol, u16),
+    ) -> Option<bool> {
         let (source, destination) = (&self.bodies[ends.0], &self.bodies[ends.1]);
         if ends.0 == ends.1 {
             return Some(true);

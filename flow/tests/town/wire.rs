@@ -116,13 +116,21 @@ impl Wire {
         self.calls.push(Call {
             ends: (from, to),
             protocol,
-            tag: if protocol == Protocol::Udp { 0 } else { self.tag },
+            tag: if protocol == Protocol::Udp {
+                0
+            } else {
+                self.tag
+            },
             client,
             called,
             seen,
             server,
             begun: now,
-            patience: if protocol == Protocol::Udp { 0 } else { patience },
+            patience: if protocol == Protocol::Udp {
+                0
+            } else {
+                patience
+            },
             translated: called != server || seen != client,
             delivered: None,
             answered: false,
@@ -154,9 +162,21 @@ impl Wire {
             Protocol::Udp => Event::Datagram,
         };
         let packets = (call.client, call.called);
-        self.cross(town, agents, (at, call.ends.0), Crossing::Out, packets, &call, opening);
+        self.cross(
+            town,
+            agents,
+            (at, call.ends.0),
+            Crossing::Out,
+            packets,
+            &call,
+            opening,
+        );
         // The next one, if nothing comes back.
-        let unit = if call.protocol == Protocol::Sctp { 3_000 } else { 1_000 };
+        let unit = if call.protocol == Protocol::Sctp {
+            3_000
+        } else {
+            1_000
+        };
         let next = (0..4).map(|k| call.begun + unit * ((1 << k) - 1));
         if let Some(next) = next.into_iter().find(|next| *next > at)
             && next <= call.begun + call.patience
@@ -167,10 +187,18 @@ impl Wire {
             return;
         }
         let way = (call.protocol, call.server.port());
-        let flow = (call.ends.0, call.ends.1, call.client.port(), call.server.port());
+        let flow = (
+            call.ends.0,
+            call.ends.1,
+            call.client.port(),
+            call.server.port(),
+        );
         let tracked = town.plan.stateful
             && call.protocol == Protocol::Udp
-            && self.tracked.get(&flow).is_some_and(|last| last + 120_000 > at);
+            && self
+                .tracked
+                .get(&flow)
+                .is_some_and(|last| last + 120_000 > at);
         if !tracked && !town.passes(at, call.ends, way) {
             self.calls[n].stopped = true;
             self.reject(town, agents, at, n);
@@ -180,7 +208,15 @@ impl Wire {
             self.tracked.insert(flow, at);
         }
         let arrived = (call.seen, call.server);
-        self.cross(town, agents, (at + 2, call.ends.1), Crossing::In, arrived, &call, opening);
+        self.cross(
+            town,
+            agents,
+            (at + 2, call.ends.1),
+            Crossing::In,
+            arrived,
+            &call,
+            opening,
+        );
         call.delivered = call.delivered.or(Some(at + 2));
         let back = (call.server, call.seen);
         let home = (call.called, call.client);
@@ -195,8 +231,24 @@ impl Wire {
                 };
                 // It quotes the datagram.
                 let (from, to) = (call.ends.0, call.ends.1);
-                self.cross(town, agents, (at + 3, to), Crossing::Out, arrived, &call, event);
-                self.cross(town, agents, (at + 4, from), Crossing::In, packets, &call, event);
+                self.cross(
+                    town,
+                    agents,
+                    (at + 3, to),
+                    Crossing::Out,
+                    arrived,
+                    &call,
+                    event,
+                );
+                self.cross(
+                    town,
+                    agents,
+                    (at + 4, from),
+                    Crossing::In,
+                    packets,
+                    &call,
+                    event,
+                );
                 call.answered = true;
                 None
             }
@@ -209,8 +261,24 @@ impl Wire {
             (_, Protocol::Udp) => Some(Event::Datagram),
         };
         if let Some(event) = answer {
-            self.cross(town, agents, (at + 3, call.ends.1), Crossing::Out, back, &call, event);
-            self.cross(town, agents, (at + 5, call.ends.0), Crossing::In, home, &call, event);
+            self.cross(
+                town,
+                agents,
+                (at + 3, call.ends.1),
+                Crossing::Out,
+                back,
+                &call,
+                event,
+            );
+            self.cross(
+                town,
+                agents,
+                (at + 5, call.ends.0),
+                Crossing::In,
+                home,
+                &call,
+                event,
+            );
             call.answered = true;
             call.over = true;
         }
@@ -233,7 +301,15 @@ impl Wire {
             }
             _ => return,
         };
-        self.cross(town, agents, (at + 1, call.ends.0), Crossing::In, packets, &call, event);
+        self.cross(
+            town,
+            agents,
+            (at + 1, call.ends.0),
+            Crossing::In,
+            packets,
+            &call,
+            event,
+        );
         self.calls[n].over = call.protocol == Protocol::Tcp;
     }
 
@@ -262,7 +338,11 @@ impl Wire {
                 own.port().min(remote.port()),
                 crossing == Crossing::In,
             );
-            if self.recorded.get(&tuple).is_some_and(|last| last + 30_000 > at) {
+            if self
+                .recorded
+                .get(&tuple)
+                .is_some_and(|last| last + 30_000 > at)
+            {
                 return;
             }
             self.recorded.insert(tuple, at);
