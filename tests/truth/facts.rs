@@ -35,6 +35,13 @@ impl Taps {
         Ok(Self(taps))
     }
 
+    /// Opens one in a pod that came later, in place of one of that name.
+    pub(crate) fn add(&mut self, lab: &Lab, pod: &str) -> Result<()> {
+        let tap = Tap::open(lab.pod(pod)?.netns())?;
+        self.0.insert(pod.to_owned(), tap);
+        Ok(())
+    }
+
     /// Reads what has come, so that it does not pile up.
     pub(crate) fn drain(&self) -> Result<()> {
         for tap in self.0.values() {
@@ -111,17 +118,14 @@ impl Seen {
             .collect()
     }
 
-    /// Whether the pod answered anybody but itself: then the way to it was open, to this family.
+    /// Whether the pod answered anybody but itself in that family: then the way to it was open.
     pub(crate) fn answered_somebody(&self, pod: &str, family: Family) -> bool {
-        self.left.iter().any(|((source, protocol, to), ids)| {
-            if Family::of(to.ip()) != family {
-                return false;
-            }
+        self.left.iter().any(|((source, protocol, asked), ids)| {
             let answered = |id: &u32| {
                 let answered = (pod.to_owned(), (*protocol, *id));
                 self.answered.contains_key(&answered)
             };
-            source != pod && ids.iter().any(answered)
+            source != pod && Family::of(asked.ip()) == family && ids.iter().any(answered)
         })
     }
 }

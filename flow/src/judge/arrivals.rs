@@ -41,7 +41,7 @@ impl Judge {
         let (outcome, until) = match attempt.phase {
             Phase::Ended(outcome) => (outcome, None),
             Phase::Waiting(outcome, until) => (outcome, Some(until)),
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         match self.arrival(&attempt, outcome) {
             Decision::Done => {}
@@ -95,7 +95,8 @@ impl Judge {
                 let uid = uid.clone();
                 let who = match &sender {
                     Some(Sender::Pod(pod, ip)) => Some((pod.clone(), *ip)),
-                    Some(Sender::Asked | Sender::Nobody) | None => None,
+                    Some(Sender::Asked | Sender::Guessed | Sender::Elsewhere | Sender::Nobody)
+                    | None => None,
                 };
                 let witnessed = who.is_some();
                 let tuple = arrived(key, who);

@@ -105,6 +105,7 @@ impl Judge {
         self.source.open(self.now, bound, &mut records);
         self.flows.open(&mut records);
         self.survivors.open(bound, &mut records);
+        self.under_way(&mut records);
         records
     }
 

@@ -301,4 +301,16 @@ impl Knowledge for Known<'_> {
     fn stands_for_others(&self, ip: IpAddr) -> bool {
         stands_for_others(self.history.newest(), ip)
     }
+
+    fn is_ours(&self, ip: IpAddr) -> bool {
+        self.here.has(ip)
+            || self
+                .history
+                .newest()
+                .is_some_and(|newest| match newest.owner(ip) {
+                    IpOwner::Node(node) => node == self.here.node,
+                    IpOwner::Pod(pod) => pod.node.as_ref() == Some(&self.here.node),
+                    _ => false,
+                })
+    }
 }

@@ -388,7 +388,7 @@ impl Nodes {
     ) {
         let old = &self.judges[node];
         let mut new = Judge::new(
-            Here::new(NODES[node], vec![ip("192.168.0.2")]),
+            Here::new(NODES[node], vec![ip(["192.168.0.1", "192.168.0.2"][node])]),
             Settings::default(),
         );
         let now = on(node, self.now);
