@@ -46,7 +46,7 @@ pub(crate) trait Knowledge {
     /// out.
     fn lost(&self, protocol: Protocol, from: Instant, to: Instant) -> Option<Gap>;
 
-    /// Whether an address was that of a pod of the asker's node (or of the asker itself) around that time.
+    /// Whether an address was that of a pod of the asker's node (or of the asker itself) at that time, and is now.
     fn same_node(&self, client: IpAddr, asker: &Uid, at: Instant) -> bool;
 
     /// Whether an address may stand for somebody behind it: a node's, a Service's, an unknown one; any but that of a pod.
@@ -191,7 +191,7 @@ fn answer(
         {
             None
         }
-        Match::Seen(found) => Some(Testimony::Seen(sighting(found, knowledge))),
+        Match::Seen(found) => Some(Testimony::Seen(sighting(&found, knowledge))),
         _ if !over => None,
         Match::Unclear(gap) => Some(Testimony::Incomplete(gap)),
         Match::Nothing => Some(match absence(question, memory, knowledge) {
@@ -279,7 +279,9 @@ fn nearest(
     for entry in memory.controls(netns, from, to) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
-        if best.as_ref().is_none_or(|(held, _)| distance < *held)
+        // That one family gets through says nothing of the other.
+        if entry.client().is_ipv4() == question.client.is_ipv4()
+            && best.as_ref().is_none_or(|(held, _)| distance < *held)
             && knowledge.same_node(entry.client().ip(), asker, at)
         {
             let control = Control {

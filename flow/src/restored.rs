@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use polproof_policy::Snapshot;
 
-use crate::attempt::{Attempt, AttemptKey, MARKER, Outcome, Phase, Side, plain};
+use crate::attempt::{Attempt, AttemptKey, MARKER, Outcome, Phase, Side, counted_marker, plain};
 use crate::finding::FindingDelta;
 use crate::namespaces::Binding;
 use crate::record::{Crossing, Event, Instant, Record};
@@ -31,7 +31,8 @@ const UNSURE: u8 = 0b0000_0100;
 const ASKED: u8 = 0b1000_0000;
 
 /// A record that no packet makes: "this attempt left, ended so, and the other end's witness is asked about it". To whoever does not know it,
-/// it is the marker of an attempt that is counted.
+/// it is the marker of an attempt that is counted. Of all markers with a reporter of IPv6 those of a [survivor](crate::survivor) go the
+/// other way.
 pub(crate) fn asked_marker(attempt: &Attempt, outcome: Outcome) -> Record {
     let outcome = match outcome {
         Outcome::Accepted => 0,
@@ -46,7 +47,7 @@ pub(crate) fn asked_marker(attempt: &Attempt, outcome: Outcome) -> Record {
     if let Some(bits) = rest.first_mut() {
         *bits = ASKED | unsure | outcome;
     }
-    let mut record = attempt.counted_marker(Side::Source);
+    let mut record = counted_marker(&attempt.key, Side::Source, attempt.last, attempt.syns);
     if let Event::Unreachable { reporter, .. } = &mut record.event {
         *reporter = IpAddr::V6(Ipv6Addr::from(told));
     }
@@ -137,7 +138,7 @@ mod tests {
                     assert_eq!(read(&marker), Some((Side::Source, key, Signal::Counted(2))));
                 }
                 for other in [
-                    attempt.counted_marker(Side::Source),
+                    counted_marker(&key, Side::Source, attempt.last, attempt.syns),
                     attempt.syn(Side::Source),
                 ] {
                     assert!(asked(&other).is_none(), "{other:?}");

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use polproof_policy::{IpOwner, Protocol, Uid};
+use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
+use crate::attempt::{Attempt, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
 use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
@@ -20,6 +21,7 @@ use crate::recovery::Pair;
 use crate::services::{self, Behind};
 use crate::witness::{Question, Testimony};
 
+use super::again::left;
 use super::witnesses::Purpose;
 use super::{Asked, Judge};
 
@@ -47,41 +49,14 @@ pub(super) enum Meant {
 pub(super) struct Departed {
     pub(super) attempt: Attempt,
     pub(super) outcome: Outcome,
-    meant: Meant,
-    uid: Uid,
-    tuple: Tuple,
-    ends: Vec<Behind>,
+    pub(super) meant: Meant,
+    pub(super) uid: Uid,
+    pub(super) tuple: Tuple,
+    pub(super) ends: Vec<Behind>,
     /// It was sent to an address that is none of the ends'.
-    service: bool,
+    pub(super) service: bool,
     /// It left before a restart: what was lost at that time nobody knows any more.
-    again: bool,
-}
-
-impl Departed {
-    pub(super) fn new(
-        attempt: &Attempt,
-        outcome: Outcome,
-        meant: Meant,
-        uid: Uid,
-        tuple: Tuple,
-    ) -> Self {
-        Self {
-            attempt: *attempt,
-            outcome,
-            meant,
-            uid,
-            tuple,
-            ends: Vec::new(),
-            service: false,
-            again: false,
-        }
-    }
-
-    /// The same, of before a restart.
-    pub(super) fn again(mut self) -> Self {
-        self.again = true;
-        self
-    }
+    pub(super) again: bool,
 }
 
 impl Judge {
@@ -89,7 +64,7 @@ impl Judge {
     pub(super) fn depart(&mut self, attempt: &Attempt) {
         let outcome = match attempt.phase {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         // Two ends that open a connection together make one attempt each, and answer the other's.
         if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {
@@ -165,12 +140,15 @@ impl Judge {
 
     /// The pods that may be reached, and whether they stand behind another address; `None` if it is not pods.
     fn ends(&self, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
-        let newest = self.history.newest()?;
-        if let Some((service, entry)) = services::at(newest, &self.here, tuple) {
-            let behind = services::behind(newest, tuple.own, service, entry);
+        self.ends_in(self.history.newest()?, tuple)
+    }
+
+    fn ends_in(&self, view: &Snapshot, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
+        if let Some((service, entry)) = services::at(view, &self.here, tuple) {
+            let behind = services::behind(view, tuple.own, service, entry);
             return Some((behind.unwrap_or_default(), true));
         }
-        match newest.owner(tuple.peer) {
+        match view.owner(tuple.peer) {
             IpOwner::Pod(pod) => {
                 let (ip, port) = (tuple.peer, tuple.port);
                 Some((vec![Behind { pod, ip, port }], false))
@@ -256,6 +234,7 @@ impl Judge {
             (Meant::Denied | Meant::Mixed, Joined::Delivered | Joined::ReplyLost) => return,
             (Meant::Denied, Joined::Dropped | Joined::Rejected) => {
                 if matches!(said, Testimony::NotSeen(absence) if shows_the_way(absence, attempt.first))
+                    && (!departed.service || self.is_forwarded(departed))
                 {
                     self.ledger.judged().denied_stopped += 1;
                 }
@@ -331,11 +310,6 @@ impl Judge {
             Testimony::Seen(_) => true,
             Testimony::Incomplete(_) => false,
         };
-        // Whoever forwards Service addresses may not forward this one (yet).
-        let forwarded = || {
-            let worked = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol));
-            worked.is_some_and(|at| at.0.abs_diff(attempt.first.0) <= WORKED)
-        };
         if !way_is_open {
             return Err(InconclusiveReason::NoControl);
         }
@@ -345,7 +319,7 @@ impl Judge {
                 return Err(InconclusiveReason::TranslatedAddress);
             }
             // Where it would have gone was seen by nobody.
-            if !forwarded() {
+            if !self.is_forwarded(departed) {
                 return Err(InconclusiveReason::MixedEndpoints);
             }
         }
@@ -355,11 +329,19 @@ impl Judge {
         if held.is_none() || newest.is_ready(&end.pod.uid) == Some(false) {
             return Err(InconclusiveReason::DestinationNotReady);
         }
-        let own = newest
-            .pod(uid)
-            .ok_or(InconclusiveReason::ExpectationChanged)?;
-        let query = services::query(tuple, own, end);
-        let key = keys::allowed(newest, kind, &query)?;
+        // Named are those who allowed it then; whoever came since then may deny it by now.
+        let then = self.history.in_force(attempt.first);
+        let then = then.ok_or(InconclusiveReason::SnapshotNotReady)?;
+        let (Some(own), Some(pod)) = (then.pod(uid), then.pod(&end.pod.uid)) else {
+            return Err(InconclusiveReason::ExpectationChanged);
+        };
+        let end = Behind {
+            pod: Arc::clone(pod),
+            ..*end
+        };
+        let query = services::query(tuple, own, &end);
+        let key = keys::allowed(then, kind, &query)?;
+        keys::allowed(newest, kind, &query)?;
         let expected = self
             .history
             .expect(tuple, uid, attempt.first, &self.here, &self.settings);
@@ -368,7 +350,7 @@ impl Judge {
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
-        let doubt = doubt(kind, uid, tuple, end);
+        let doubt = doubt(kind, uid, tuple, &end);
         let sample = Sample {
             syn: attempt.syn(Side::Source),
             answer,
@@ -377,13 +359,39 @@ impl Judge {
         if failed.is_empty() {
             return Err(InconclusiveReason::TooFewAttempts);
         }
-        let key = std::sync::Arc::new(key);
+        let key = Arc::new(key);
         for sample in failed {
             let at = sample.syn.at;
             self.ledger.observe(&key, sample, at, true, self.now);
             self.standing.stand(&key, at);
         }
         Ok(())
+    }
+
+    /// Whether a Service was seen to work at about that time, with the same ends: whoever forwards its address may not forward it (yet),
+    /// or still to those who were its ends before. A node masquerades what it forwards to one of its own ports.
+    fn is_forwarded(&self, departed: &Departed) -> bool {
+        let Departed {
+            attempt,
+            tuple,
+            ends,
+            ..
+        } = departed;
+        let Some(&worked) = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol)) else {
+            return false;
+        };
+        let then = self.history.in_force(worked);
+        let same = then
+            .and_then(|then| self.ends_in(then, tuple))
+            .is_some_and(|(then, _)| {
+                let is_held = |end: &Behind, all: &[Behind]| {
+                    all.iter().any(|held| {
+                        held.pod.uid == end.pod.uid && held.ip == end.ip && held.port == end.port
+                    })
+                };
+                then.len() == ends.len() && ends.iter().all(|end| is_held(end, &then))
+            });
+        same && worked.0.abs_diff(attempt.first.0) <= WORKED && !self.is_node(tuple.peer)
     }
 
     fn is_node(&self, ip: IpAddr) -> bool {
@@ -423,20 +431,6 @@ impl Judge {
         };
         let over = self.standing.tried(&pair, attempt.first, true);
         self.end(over, attempt.first);
-    }
-}
-
-/// An attempt as it left.
-pub(super) fn left(key: &AttemptKey) -> Tuple {
-    Tuple {
-        side: Side::Source,
-        netns: key.netns,
-        protocol: key.protocol,
-        own: key.client.ip(),
-        peer: key.server.ip(),
-        port: key.server.port(),
-        who: None,
-        seen_as: None,
     }
 }
 

@@ -31,7 +31,7 @@ use crate::answers::Answers;
 use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
 use crate::control::Doubts;
 use crate::exposure::Exposures;
-use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, Sample};
+use crate::finding::{FindingKey, InconclusiveReason, Sample};
 use crate::here::Here;
 use crate::history::History;
 use crate::inquiries::{Inquiries, Limit};
@@ -41,7 +41,6 @@ use crate::namespaces::Namespaces;
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, NetnsCookie, Record};
 use crate::recovery::Standing;
-use crate::restored::{Restored, asked};
 use crate::settings::Settings;
 use crate::survivor::Survivors;
 use crate::table::Attempts;
@@ -187,56 +186,6 @@ impl Judge {
         }
     }
 
-    /// Takes over what is left of before a restart. Call it first, then feed the records after the position of
-    /// the last written report.
-    pub fn restore(&mut self, restored: Restored, now: Instant) {
-        for (at, snapshot) in restored.views {
-            self.history.restore(at, snapshot);
-        }
-        for binding in restored.bindings {
-            self.flows.attached(binding.netns, binding.since);
-            self.namespaces.restore(binding, now);
-        }
-        for record in restored.open {
-            if let Some((attempt, outcome)) = asked(&record) {
-                self.unheard(attempt, outcome);
-                // The table of flows has a marker of its own.
-                if record.protocol == Protocol::Udp {
-                    continue;
-                }
-            }
-            match read(&record) {
-                Some((side, key, Signal::Counted(syns))) => {
-                    self.side(side).counted(key, record.at, syns);
-                }
-                _ => self.on_record(record),
-            }
-        }
-        self.flows.restored(now);
-        self.destination.forget_before(now);
-        self.source.forget_before(now);
-        for delta in &restored.unsettled {
-            self.standing.stand(&delta.key, delta.last);
-            let samples = delta
-                .samples
-                .first()
-                .map(|sample| (Arc::clone(&delta.key), *sample));
-            if self.unconfirmed.len() < self.settings.max_inquiries {
-                self.unconfirmed.extend(samples);
-            }
-        }
-        self.ledger
-            .restore(restored.unsettled, restored.settled_until);
-        self.restored_at = Some(now);
-        self.news = true;
-    }
-
-    /// Takes back observed attempts that can never be judged for good: the node was rebooted, and nothing that
-    /// is known now tells of their time.
-    pub fn retract(&mut self, unsettled: Vec<FindingDelta>) {
-        self.ledger.retract(unsettled);
-    }
-
     fn side(&mut self, side: Side) -> &mut Attempts {
         match side {
             Side::Destination => &mut self.destination,
@@ -302,8 +251,11 @@ impl Judge {
         self.ready = ready;
         if ready {
             self.history.add(at, snapshot, &self.settings);
-            self.news = true;
+        } else if self.history.lose_sight() {
+            // As if the source were away: what changes meanwhile is not told.
+            self.restored_at = Some(at);
         }
+        self.news = true;
     }
 
     /// Notes that the view may be behind the cluster since `at` (the API server is away), with what is known of
@@ -361,14 +313,37 @@ impl Judge {
             .is_deaf(attempt.key.netns, attempt.first, until)
     }
 
-    /// Whether an attempt may be part of something older of which the beginning went unseen. Of a loss it may be told only
-    /// after the attempt was announced.
-    fn may_be_older(&self, attempt: &Attempt) -> bool {
+    /// Why an attempt that was denied since then may be part of something older, of which the beginning went unseen. Of a loss it
+    /// may be told only after the attempt was announced.
+    fn may_be_older(&self, attempt: &Attempt, denied_since: Instant) -> Option<InconclusiveReason> {
+        if attempt.unsure {
+            return Some(InconclusiveReason::FlowBegunBefore);
+        }
         let protocol = attempt.key.protocol;
-        let from = self.hidden_from(attempt);
-        attempt.unsure
-            || protocol == Protocol::Udp
-                && self.losses.between(protocol, from, attempt.first).is_some()
+        if protocol != Protocol::Udp {
+            return None;
+        }
+        // What goes on in between is told of by a record now and then. What says nothing for longer goes on all the same, as
+        // long as a connection tracker remembers it; but what began under the policy has no right to.
+        let idle = self
+            .settings
+            .udp_idle
+            .saturating_add(self.settings.udp_window);
+        let settled = denied_since.plus(self.settings.grace).min(attempt.first);
+        let spans = [
+            (self.hidden_from(attempt), attempt.first),
+            (attempt.first.minus(idle), settled),
+        ];
+        spans.into_iter().find_map(|(from, to)| {
+            if from > to {
+                None
+            } else if self.losses.between(protocol, from, to).is_some() {
+                Some(InconclusiveReason::RecordsLost)
+            } else {
+                let away = self.namespaces.was_away(attempt.key.netns, from, to);
+                away.then_some(InconclusiveReason::FlowBegunBefore)
+            }
+        })
     }
 
     /// From when on what went unseen may have to do with an attempt: the first datagram of a flow hides those that follow.
@@ -475,8 +450,7 @@ impl Judge {
         let destination = &self.destination;
         if self.senders.len() >= self.settings.max_inquiries {
             // Those of attempts that were evicted.
-            self.senders
-                .retain(|key, _| destination.phase(key).is_some());
+            self.senders.retain(|key, _| destination.has(key));
         }
     }
 

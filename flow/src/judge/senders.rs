@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use polproof_policy::{IpOwner, Protocol, Uid};
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side};
 use crate::finding::InconclusiveReason;
 use crate::history::Open;
 use crate::inquiries::Ask;
@@ -200,10 +200,7 @@ impl Judge {
             return;
         }
         let memory = self.destination.recent();
-        let Some(found) = memory
-            .find(question, &|ip| self.stands_for_others(ip))
-            .copied()
-        else {
+        let Some(found) = memory.find(question, &|ip| self.stands_for_others(ip)) else {
             return;
         };
         let seen_as = found.client().ip();
@@ -222,11 +219,7 @@ impl Judge {
             tag: question.tag,
         };
         let ip = question.client.ip();
-        let decided = self
-            .destination
-            .phase(&key)
-            .is_none_or(|phase| phase == Phase::Counted);
-        if !decided {
+        if self.destination.has(&key) {
             if self.senders.len() < self.settings.max_inquiries {
                 self.senders.insert(key, Sender::Pod(asker.clone(), ip));
                 self.news = true;
