@@ -78,13 +78,6 @@ pub(crate) unsafe fn submit(ctx: &TcContext, state: *mut CpuState, packet: &Pack
     // Before anything can fail: every failure leaves a gap.
     // SAFETY: the caller's word.
     let sequence = unsafe { maps::add(state, Counter::Sequence) };
-    let Some(cookie) = netns_cookie(ctx) else {
-        // SAFETY: the caller's word.
-        unsafe { maps::add(state, Counter::NoCookie) };
-        return;
-    };
-    // SAFETY: the helper has no precondition.
-    let now = unsafe { bpf_ktime_get_ns() };
     let Some(mut entry) = RECORDS.reserve::<PacketRecord>(0) else {
         // SAFETY: the caller's word.
         unsafe { maps::add(state, Counter::RingFull) };
@@ -96,8 +89,6 @@ pub(crate) unsafe fn submit(ctx: &TcContext, state: *mut CpuState, packet: &Pack
     // SAFETY: the entry is ours until it is submitted, and all of its fields, which leave no gap between
     // them, are written; those written as words are aligned for it, as asserted above.
     unsafe {
-        (*record).ktime_ns = now;
-        (*record).netns_cookie = cookie;
         (*record).cpu_sequence = sequence;
         (*record).sequence = packet.sequence;
         (*record).acknowledgement = packet.acknowledgement;
@@ -123,6 +114,17 @@ pub(crate) unsafe fn submit(ctx: &TcContext, state: *mut CpuState, packet: &Pack
         (*record).icmp_code = packet.icmp_code;
         (*record).protocol = packet.protocol;
         (*record).reserved = [0; 2];
+    }
+    let Some(cookie) = netns_cookie(ctx) else {
+        entry.discard(0);
+        // SAFETY: the caller's word.
+        unsafe { maps::add(state, Counter::NoCookie) };
+        return;
+    };
+    // SAFETY: as above.
+    unsafe {
+        (*record).netns_cookie = cookie;
+        (*record).ktime_ns = bpf_ktime_get_ns();
     }
     // No flags: the kernel wakes the agent when it has caught up; else the agent polls.
     entry.submit(0);

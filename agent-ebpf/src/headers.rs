@@ -1,5 +1,7 @@
-//! IP headers and what they are made of. Reads go through `bpf_skb_load_bytes`, which works wherever in the packet's pages
-//! the headers lie.
+//! IP headers and what they are made of. They are read from the packet's data where they lie in its linear part, which
+//! takes a load for each word, and else through `bpf_skb_load_bytes`, which works wherever in the packet's pages they lie.
+
+use core::arch::asm;
 
 use aya_ebpf::programs::TcContext;
 
@@ -60,9 +62,74 @@ pub(crate) fn is_sctp_of_interest(chunk: u8) -> bool {
     matches!(chunk, CHUNK_INIT | CHUNK_INIT_ACK | CHUNK_ABORT)
 }
 
+/// At any offset.
 #[inline(always)]
 pub(crate) fn read<T>(ctx: &TcContext, offset: usize) -> Result<T, Skip> {
     ctx.load(offset).map_err(|_| Skip::Unparsed)
+}
+
+/// A word of a header, as it lies there.
+pub(crate) trait Word: Copy + Default {
+    /// In one load: headers are not aligned, and Rust would load them byte by byte. The verifier refuses the load on
+    /// machines that cannot do it.
+    ///
+    /// # Safety
+    ///
+    /// All of the word must lie below a `data_end` that the address was compared with; the verifier verifies it.
+    unsafe fn load(address: usize) -> Self;
+}
+
+macro_rules! word {
+    ($type:ty, $load:literal) => {
+        impl Word for $type {
+            #[inline(always)]
+            unsafe fn load(address: usize) -> Self {
+                let value: u64;
+                // SAFETY: the caller's word.
+                unsafe {
+                    asm!(
+                        $load,
+                        value = lateout(reg) value,
+                        address = in(reg) address,
+                        options(pure, readonly, nostack, preserves_flags)
+                    );
+                }
+                value as Self
+            }
+        }
+    };
+}
+
+word!(u32, "{value} = *(u32 *)({address} + 0)");
+word!(u64, "{value} = *(u64 *)({address} + 0)");
+
+/// Words at an offset that is known here: the verifier follows no other.
+#[inline(always)]
+pub(crate) fn words<T: Word, const OFFSET: usize, const COUNT: usize>(
+    ctx: &TcContext,
+) -> Result<[T; COUNT], Skip> {
+    let first = ctx.data() + OFFSET;
+    if first + size_of::<[T; COUNT]>() > ctx.data_end() {
+        return read(ctx, OFFSET);
+    }
+    let mut words = [T::default(); COUNT];
+    for (index, word) in words.iter_mut().enumerate() {
+        // SAFETY: the end of the last one was just compared.
+        *word = unsafe { T::load(first + index * size_of::<T>()) };
+    }
+    Ok(words)
+}
+
+/// The head of what follows the outer IP header, which is where it is without options and extensions, or elsewhere.
+#[inline(always)]
+pub(crate) fn head<const COUNT: usize>(ctx: &TcContext, outer: &Ip) -> Result<[u32; COUNT], Skip> {
+    const BEHIND_IPV4: usize = ETHERNET + IPV4;
+    const BEHIND_IPV6: usize = ETHERNET + IPV6;
+    match outer.transport {
+        BEHIND_IPV4 => words::<u32, BEHIND_IPV4, COUNT>(ctx),
+        BEHIND_IPV6 => words::<u32, BEHIND_IPV6, COUNT>(ctx),
+        elsewhere => read(ctx, elsewhere),
+    }
 }
 
 /// What of an IP header is of use.
@@ -76,9 +143,20 @@ pub(crate) struct Ip {
     pub(crate) ttl: u8,
 }
 
+/// The packet's own.
 #[inline(always)]
-pub(crate) fn ipv4(ctx: &TcContext, offset: usize) -> Result<Ip, Skip> {
-    let header: [u32; IPV4 / 4] = read(ctx, offset)?;
+pub(crate) fn outer_ipv4(ctx: &TcContext) -> Result<Ip, Skip> {
+    ipv4_at(ETHERNET, words::<u32, ETHERNET, { IPV4 / 4 }>(ctx)?)
+}
+
+/// One that a packet quotes.
+#[inline(always)]
+pub(crate) fn quoted_ipv4(ctx: &TcContext, offset: usize) -> Result<Ip, Skip> {
+    ipv4_at(offset, read(ctx, offset)?)
+}
+
+#[inline(always)]
+fn ipv4_at(offset: usize, header: [u32; IPV4 / 4]) -> Result<Ip, Skip> {
     let [version, ..] = header[0].to_ne_bytes();
     let [_, _, high, low] = header[1].to_ne_bytes();
     let [ttl, protocol, ..] = header[2].to_ne_bytes();
@@ -104,10 +182,22 @@ fn ipv4_address(word: u32) -> Address {
     [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
 }
 
+/// The packet's own.
+#[inline(always)]
+pub(crate) fn outer_ipv6(ctx: &TcContext) -> Result<Ip, Skip> {
+    let header = words::<u64, ETHERNET, { IPV6 / 8 }>(ctx)?;
+    ipv6_at(ctx, ETHERNET, header)
+}
+
+/// One that a packet quotes.
+#[inline(always)]
+pub(crate) fn quoted_ipv6(ctx: &TcContext, offset: usize) -> Result<Ip, Skip> {
+    ipv6_at(ctx, offset, read(ctx, offset)?)
+}
+
 /// Also walks the extension headers.
 #[inline(always)]
-pub(crate) fn ipv6(ctx: &TcContext, offset: usize) -> Result<Ip, Skip> {
-    let header: [u64; IPV6 / 8] = read(ctx, offset)?;
+fn ipv6_at(ctx: &TcContext, offset: usize, header: [u64; IPV6 / 8]) -> Result<Ip, Skip> {
     let [version, _, _, _, _, _, next, ttl] = header[0].to_ne_bytes();
     if version >> 4 != 6 {
         return Err(Skip::Unparsed);

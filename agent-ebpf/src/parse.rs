@@ -10,8 +10,9 @@ use polproof_agent_common::{
 use crate::emit::{self, Packet};
 use crate::filter::{self, Fate, Ports};
 use crate::headers::{
-    CHUNK_ABORT, CHUNK_INIT, CHUNK_INIT_ACK, ETHERNET, FLAG_ACK, FLAG_RST, FLAG_SYN, Ip,
-    PROTOCOL_IPV4, PROTOCOL_IPV6, SCTP_CHUNK, Skip, TCP, ipv4, ipv6, read,
+    CHUNK_ABORT, CHUNK_INIT, CHUNK_INIT_ACK, FLAG_ACK, FLAG_RST, FLAG_SYN, Ip, PROTOCOL_IPV4,
+    PROTOCOL_IPV6, SCTP_CHUNK, Skip, TCP, head, outer_ipv4, outer_ipv6, quoted_ipv4, quoted_ipv6,
+    read, words,
 };
 use crate::maps::{self, state};
 
@@ -70,11 +71,12 @@ pub(crate) fn examine(ctx: &TcContext, direction: u8) {
 
 #[inline(always)]
 fn outer_v4(ctx: &TcContext, state: *mut CpuState, direction: u8) -> Result<Packet, Skip> {
-    let outer = ipv4(ctx, ETHERNET)?;
+    let outer = outer_ipv4(ctx)?;
     match outer.protocol {
         PROTOCOL_TCP => tcp(ctx, &outer, 4, direction),
         PROTOCOL_UDP => {
-            let (source_port, destination_port) = ports(read(ctx, outer.transport)?);
+            let [first] = head(ctx, &outer)?;
+            let (source_port, destination_port) = ports(first);
             let tuple = Ports::new(source_port, destination_port);
             let own = own_mac(ctx, direction)?;
             let [source, _] = outer.source;
@@ -93,7 +95,7 @@ fn outer_v4(ctx: &TcContext, state: *mut CpuState, direction: u8) -> Result<Pack
             if icmp_type != ICMP_UNREACHABLE {
                 return Err(Skip::Irrelevant);
             }
-            let quoted = ipv4(ctx, outer.transport + 8)?;
+            let quoted = quoted_ipv4(ctx, outer.transport + 8)?;
             let reply = unreachable(ctx, &outer, &quoted, direction)?;
             Ok(Packet {
                 ip_version: 4,
@@ -108,11 +110,12 @@ fn outer_v4(ctx: &TcContext, state: *mut CpuState, direction: u8) -> Result<Pack
 
 #[inline(always)]
 fn outer_v6(ctx: &TcContext, state: *mut CpuState, direction: u8) -> Result<Packet, Skip> {
-    let outer = ipv6(ctx, ETHERNET)?;
+    let outer = outer_ipv6(ctx)?;
     match outer.protocol {
         PROTOCOL_TCP => tcp(ctx, &outer, 6, direction),
         PROTOCOL_UDP => {
-            let (source_port, destination_port) = ports(read(ctx, outer.transport)?);
+            let [first] = head(ctx, &outer)?;
+            let (source_port, destination_port) = ports(first);
             let tuple = Ports::new(source_port, destination_port);
             let own = own_mac(ctx, direction)?;
             let hash = filter::hash_v6(own, outer.source, outer.destination, tuple, direction);
@@ -131,7 +134,7 @@ fn outer_v6(ctx: &TcContext, state: *mut CpuState, direction: u8) -> Result<Pack
             if icmp_type != ICMPV6_UNREACHABLE {
                 return Err(Skip::Irrelevant);
             }
-            let quoted = ipv6(ctx, outer.transport + 8)?;
+            let quoted = quoted_ipv6(ctx, outer.transport + 8)?;
             let reply = unreachable(ctx, &outer, &quoted, direction)?;
             Ok(Packet {
                 ip_version: 6,
@@ -158,12 +161,17 @@ fn other_protocol(protocol: u8) -> Skip {
 /// As in the gate: the word that holds the pod's own MAC address.
 #[inline(always)]
 fn own_mac(ctx: &TcContext, direction: u8) -> Result<u64, Skip> {
-    read(ctx, if direction == DIRECTION_IN { 0 } else { 6 })
+    let [word] = if direction == DIRECTION_IN {
+        words::<u64, 0, 1>(ctx)?
+    } else {
+        words::<u64, 6, 1>(ctx)?
+    };
+    Ok(word)
 }
 
 #[inline(always)]
 fn tcp(ctx: &TcContext, outer: &Ip, ip_version: u8, direction: u8) -> Result<Packet, Skip> {
-    let header: [u32; TCP / 4] = read(ctx, outer.transport)?;
+    let header: [u32; TCP / 4] = head(ctx, outer)?;
     let [_, flags, ..] = header[3].to_ne_bytes();
     // A RST with SYN, which no stack sends, is a RST: it ends whatever it meets.
     let kind = if flags & FLAG_RST != 0 {
@@ -223,7 +231,7 @@ fn datagram(
 #[inline(always)]
 fn sctp(ctx: &TcContext, outer: &Ip, ip_version: u8, direction: u8) -> Result<Packet, Skip> {
     // Ports, verification tag, checksum, head of the first chunk.
-    let header: [u32; SCTP_CHUNK / 4 + 1] = read(ctx, outer.transport)?;
+    let header: [u32; SCTP_CHUNK / 4 + 1] = head(ctx, outer)?;
     let [chunk, ..] = header[3].to_ne_bytes();
     let (kind, tag) = match chunk {
         CHUNK_INIT => (KIND_SCTP_INIT, read(ctx, outer.transport + SCTP_CHUNK + 4)?),

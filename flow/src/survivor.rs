@@ -90,6 +90,10 @@ impl Connection {
         else {
             return None;
         };
+        // What was asked about has a marker of the other direction, whose code is a number.
+        if record.crossing != Crossing::In {
+            return None;
+        }
         Some(match record.protocol {
             Protocol::Udp => Self::Flow(
                 record.netns,

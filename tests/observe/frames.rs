@@ -109,8 +109,53 @@ pub(crate) fn padding() -> Vec<u8> {
     vec![0, 0, 1, 4, 0, 0, 0, 0]
 }
 
+/// `PACKET_VNET_HDR` of include/uapi/linux/if_packet.h.
+const PACKET_VNET_HDR: libc::c_int = 15;
+/// `struct virtio_net_hdr` of include/uapi/linux/virtio_net.h.
+const VNET_HEADER: usize = 10;
+
 pub(crate) fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
     netns.run(|| -> Result<()> {
+        let wire = Wire::open()?;
+        frames.iter().try_for_each(|frame| wire.put(frame))
+    })?
+}
+
+/// Each with so many of its bytes in the linear part of the packet, and the others in pages. Only frames of more than
+/// a page are parted.
+pub(crate) fn send_parted(netns: &Netns, frames: &[(u16, Vec<u8>)]) -> Result<()> {
+    netns.run(|| -> Result<()> {
+        let wire = Wire::open()?;
+        let on: libc::c_int = 1;
+        // SAFETY: the option is as long as said.
+        let set = unsafe {
+            libc::setsockopt(
+                wire.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                u32::try_from(size_of_val(&on))?,
+            )
+        };
+        ensure!(set == 0, "PACKET_VNET_HDR: {}", io::Error::last_os_error());
+        for (linear, frame) in frames {
+            let mut bytes = vec![0; VNET_HEADER];
+            bytes[2..4].copy_from_slice(&linear.to_le_bytes());
+            bytes.extend(frame);
+            wire.put(&bytes)?;
+        }
+        Ok(())
+    })?
+}
+
+/// A packet socket on eth0.
+struct Wire {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl Wire {
+    fn open() -> Result<Self> {
         let index = nix::net::if_::if_nametoindex("eth0")?;
         let protocol = u16::try_from(libc::ETH_P_ALL)?.to_be();
         // SAFETY: no pointers are passed.
@@ -122,25 +167,26 @@ pub(crate) fn send(netns: &Netns, frames: &[Vec<u8>]) -> Result<()> {
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = u16::try_from(libc::AF_PACKET)?;
         address.sll_ifindex = i32::try_from(index)?;
-        let length = u32::try_from(size_of::<libc::sockaddr_ll>())?;
-        for frame in frames {
-            // SAFETY: both ranges are as long as said.
-            let sent = unsafe {
-                libc::sendto(
-                    socket.as_raw_fd(),
-                    frame.as_ptr().cast(),
-                    frame.len(),
-                    0,
-                    (&raw const address).cast(),
-                    length,
-                )
-            };
-            ensure!(
-                usize::try_from(sent).ok() == Some(frame.len()),
-                "{}",
-                io::Error::last_os_error()
-            );
-        }
+        Ok(Self { socket, address })
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<()> {
+        // SAFETY: both ranges are as long as said.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                0,
+                (&raw const self.address).cast(),
+                u32::try_from(size_of_val(&self.address))?,
+            )
+        };
+        ensure!(
+            usize::try_from(sent).ok() == Some(bytes.len()),
+            "{}",
+            io::Error::last_os_error()
+        );
         Ok(())
-    })?
+    }
 }

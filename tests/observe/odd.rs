@@ -1,16 +1,20 @@
-//! TCP in packets that no socket of ours would send.
+//! Headers in packets that no socket of ours would send.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use polproof_flow::record::{Crossing, Event};
+use polproof_flow::record::{Crossing, Event, Record};
 
 use crate::frames::{
-    AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ISN, ROUTING, SCTP, TCP, extended, padding,
-    sctp, send, tcp, v4, v6,
+    AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ISN, ROUTING, SCTP, TCP, UDP, extended,
+    init, padding, sctp, send, send_parted, tcp, udp, v4, v6,
 };
-use crate::world::{self, Pair};
+use crate::world::{self, A4, A6, B4, B6, Pair, inside};
 
-pub(crate) const TESTS: [world::Test; 2] = [
+pub(crate) const TESTS: [world::Test; 3] = [
     ("headers_are_walked_whatever_lies_between", walked),
+    ("headers_are_read_in_whichever_part_they_lie", parted),
     ("what_cannot_be_walked_is_counted", counted),
 ];
 
@@ -47,7 +51,7 @@ fn walked() -> Result<()> {
         frames.push(v6(next, &payload));
     }
     send(&pair.a, &frames)?;
-    let is_ours = |record: &polproof_flow::record::Record| {
+    let is_ours = |record: &Record| {
         record.crossing == Crossing::In
             && record.netns == b.netns
             && record.event == (Event::Syn { isn: ISN })
@@ -64,6 +68,79 @@ fn walked() -> Result<()> {
             .all(is_ours),
         "{records:#?}"
     );
+    ensure!(observer.counters()?.unparsed == 0);
+    Ok(())
+}
+
+/// How often what was seen.
+type Counts = HashMap<(SocketAddr, IpAddr, Event), usize>;
+
+fn counting(mut counts: Counts, one: (SocketAddr, IpAddr, Event)) -> Counts {
+    *counts.entry(one).or_default() += 1;
+    counts
+}
+
+/// From the linear part, from pages, and from where one ends and the other begins.
+fn parted() -> Result<()> {
+    const JUMBO: usize = 6000;
+    /// Than every source port, so that each of those is a new tuple of datagrams.
+    const HIGHER: u16 = 50_000;
+    let pair = Pair::new()?;
+    for netns in [&pair.a, &pair.b] {
+        inside(netns, "ip link set eth0 mtu 9000")?;
+    }
+    let (mut observer, mut ring) = world::open(&pair.bpf)?;
+    world::attach(&mut observer, &pair.a)?;
+    world::attach(&mut observer, &pair.b)?;
+    let long = |mut header: Vec<u8>| {
+        header.resize(JUMBO, 0);
+        header
+    };
+    let mut frames = Vec::new();
+    let mut expected = Vec::new();
+    // From the Ethernet header alone to all headers and more.
+    for linear in 14..=100 {
+        let port = 40_000 + linear;
+        let kinds = [
+            (TCP, tcp(0x02), Event::Syn { isn: ISN }),
+            (SCTP, init(7), Event::Init { tag: 7 }),
+            (UDP, udp(port, HIGHER), Event::Datagram),
+        ];
+        for (protocol, mut header, event) in kinds {
+            header[..2].copy_from_slice(&port.to_be_bytes());
+            let (next, extended) = extended(&[(DESTINATION, padding())], protocol, header.clone());
+            let mut variants = vec![
+                v4(&[], 0, protocol, &long(header.clone())),
+                v6(protocol, &long(header.clone())),
+            ];
+            // A tuple is recorded once, so of datagrams there is one of each family.
+            if protocol != UDP {
+                variants.push(v4(&[1; 20], 0, protocol, &long(header)));
+                variants.push(v6(next, &long(extended)));
+            }
+            for (index, frame) in variants.into_iter().enumerate() {
+                frames.push((linear, frame));
+                let [from, to] = if index % 2 == 0 { [A4, B4] } else { [A6, B6] };
+                expected.push((SocketAddr::new(from.parse()?, port), to.parse()?, event));
+            }
+        }
+    }
+    let wanted: Counts = expected.iter().copied().fold(Counts::new(), counting);
+    send_parted(&pair.a, &frames)?;
+    // Without what the stacks answer.
+    let is_ours = |record: &&Record| matches!(record.destination.port(), 80 | HIGHER);
+    let (records, outcome) = world::read_until(&mut ring, "every packet twice", |records| {
+        records.iter().filter(is_ours).count() >= 2 * expected.len()
+    })?;
+    ensure!(outcome.lost == 0, "{outcome:?}");
+    for crossing in [Crossing::Out, Crossing::In] {
+        let found = records.iter().filter(is_ours);
+        let found: Counts = found
+            .filter(|record| record.crossing == crossing)
+            .map(|record| (record.source, record.destination.ip(), record.event))
+            .fold(Counts::new(), counting);
+        ensure!(found == wanted, "{crossing:?}: {found:#?}");
+    }
     ensure!(observer.counters()?.unparsed == 0);
     Ok(())
 }
