@@ -31,7 +31,8 @@ const UNSURE: u8 = 0b0000_0100;
 const ASKED: u8 = 0b1000_0000;
 
 /// A record that no packet makes: "this attempt left, ended so, and the other end's witness is asked about it". To whoever does not know it,
-/// it is the marker of an attempt that is counted.
+/// it is the marker of an attempt that is counted. Of all markers with a reporter of IPv6 those of a [survivor](crate::survivor) go the
+/// other way.
 pub(crate) fn asked_marker(attempt: &Attempt, outcome: Outcome) -> Record {
     let outcome = match outcome {
         Outcome::Accepted => 0,
@@ -137,7 +138,7 @@ mod tests {
                     assert_eq!(read(&marker), Some((Side::Source, key, Signal::Counted(2))));
                 }
                 for other in [
-                    counted_marker(&attempt.key, Side::Source, attempt.last, attempt.syns),
+                    counted_marker(&key, Side::Source, attempt.last, attempt.syns),
                     attempt.syn(Side::Source),
                 ] {
                     assert!(asked(&other).is_none(), "{other:?}");

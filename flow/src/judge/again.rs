@@ -1,5 +1,6 @@
-//! What was under way when the agent was killed: attempts that left a pod, and were judged but for the word of the witness at the
-//! other end. Whoever was to hear that word is gone, so it is asked for again, while the other one may still remember.
+//! What is left of before a restart.
+//!
+//! Under way were attempts that left a pod, and were judged but for the word of the witness at the other end. Whoever was to hear that word is gone, so it is asked for again, while the other one may still remember.
 //!
 //! All that is counted of such an attempt alone was counted before. What comes of the other witness's word is counted when it is
 //! heard, and with the same commit the attempt is under way no more: so once, whenever the agent is killed.
@@ -7,18 +8,113 @@
 //! It refuses to accuse: what this node lost before the restart is not known any more, so nothing is held against the network for want
 //! of an answer that may have been among it.
 
-use crate::attempt::{Attempt, Outcome};
-use crate::expectation::Call;
-use crate::finding::InconclusiveReason;
+use std::sync::Arc;
+
+use polproof_policy::{Protocol, Uid};
+
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
+use crate::expectation::{Call, Tuple};
+use crate::finding::{FindingDelta, InconclusiveReason};
 use crate::namespaces::Witness;
 use crate::record::{Instant, Record};
-use crate::restored::asked_marker;
+use crate::restored::{Restored, asked, asked_marker};
+use crate::survivor::Connection;
 
 use super::Judge;
-use super::departures::{Departed, Meant, left};
+use super::departures::{Departed, Meant};
 use super::witnesses::Purpose;
 
+impl Departed {
+    pub(super) fn new(
+        attempt: &Attempt,
+        outcome: Outcome,
+        meant: Meant,
+        uid: Uid,
+        tuple: Tuple,
+    ) -> Self {
+        Self {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+            again: false,
+        }
+    }
+}
+
+/// An attempt as it left.
+pub(super) fn left(key: &AttemptKey) -> Tuple {
+    Tuple {
+        side: Side::Source,
+        netns: key.netns,
+        protocol: key.protocol,
+        own: key.client.ip(),
+        peer: key.server.ip(),
+        port: key.server.port(),
+        who: None,
+        seen_as: None,
+    }
+}
+
 impl Judge {
+    /// Takes over what is left of before a restart. Call it first, then feed the records after the position of
+    /// the last written report.
+    pub fn restore(&mut self, restored: Restored, now: Instant) {
+        for (at, snapshot) in restored.views {
+            self.history.restore(at, snapshot);
+        }
+        for binding in restored.bindings {
+            self.flows.attached(binding.netns, binding.since);
+            self.namespaces.restore(binding, now);
+        }
+        for record in restored.open {
+            if let Some((attempt, outcome)) = asked(&record) {
+                self.unheard(attempt, outcome);
+                // The table of flows has a marker of its own.
+                if record.protocol != Protocol::Udp {
+                    self.source.counted(attempt.key, attempt.last, attempt.syns);
+                }
+                continue;
+            }
+            if let Some(connection) = Connection::marked(&record) {
+                self.survivors.said(connection, record.at);
+                continue;
+            }
+            match read(&record) {
+                Some((side, key, Signal::Counted(syns))) => {
+                    self.side(side).counted(key, record.at, syns);
+                }
+                _ => self.on_record(record),
+            }
+        }
+        self.flows.restored(now);
+        self.destination.forget_before(now);
+        self.source.forget_before(now);
+        for delta in &restored.unsettled {
+            self.standing.stand(&delta.key, delta.last);
+            let samples = delta
+                .samples
+                .first()
+                .map(|sample| (Arc::clone(&delta.key), *sample));
+            if self.unconfirmed.len() < self.settings.max_inquiries {
+                self.unconfirmed.extend(samples);
+            }
+        }
+        self.ledger
+            .restore(restored.unsettled, restored.settled_until);
+        self.restored_at = Some(now);
+        self.news = true;
+    }
+
+    /// Takes back observed attempts that can never be judged for good: the node was rebooted, and nothing that
+    /// is known now tells of their time.
+    pub fn retract(&mut self, unsettled: Vec<FindingDelta>) {
+        self.ledger.retract(unsettled);
+    }
+
     /// Takes over an attempt of before a restart.
     pub(super) fn unheard(&mut self, attempt: Attempt, outcome: Outcome) {
         if self.unheard.len() < self.settings.max_inquiries {
@@ -99,7 +195,10 @@ impl Judge {
             Err(open) if open.reason == InconclusiveReason::MixedEndpoints => Meant::Mixed,
             Err(open) => return Err(open.reason),
         };
-        let departed = Departed::new(attempt, outcome, meant, uid, tuple).again();
+        let departed = Departed {
+            again: true,
+            ..Departed::new(attempt, outcome, meant, uid, tuple)
+        };
         let Some((ends, service)) = self.witnesses_of(&departed) else {
             return Err(InconclusiveReason::NoWitness);
         };

@@ -33,7 +33,7 @@ use crate::answers::Answers;
 use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
 use crate::control::Doubts;
 use crate::exposure::Exposures;
-use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, Sample};
+use crate::finding::{FindingKey, InconclusiveReason, Sample};
 use crate::here::Here;
 use crate::history::History;
 use crate::inquiries::{Inquiries, Limit};
@@ -43,9 +43,8 @@ use crate::namespaces::Namespaces;
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, NetnsCookie, Record};
 use crate::recovery::Standing;
-use crate::restored::{Restored, asked};
 use crate::settings::Settings;
-use crate::survivor::{Connection, Survivors};
+use crate::survivor::Survivors;
 use crate::table::Attempts;
 use crate::tally::Tally;
 use crate::udp::{Flows, News};
@@ -187,60 +186,6 @@ impl Judge {
             tally: Tally::default(),
             settings,
         }
-    }
-
-    /// Takes over what is left of before a restart. Call it first, then feed the records after the position of
-    /// the last written report.
-    pub fn restore(&mut self, restored: Restored, now: Instant) {
-        for (at, snapshot) in restored.views {
-            self.history.restore(at, snapshot);
-        }
-        for binding in restored.bindings {
-            self.flows.attached(binding.netns, binding.since);
-            self.namespaces.restore(binding, now);
-        }
-        for record in restored.open {
-            if let Some(connection) = Connection::marked(&record) {
-                self.survivors.said(connection, record.at);
-                continue;
-            }
-            if let Some((attempt, outcome)) = asked(&record) {
-                self.unheard(attempt, outcome);
-                // The table of flows has a marker of its own.
-                if record.protocol == Protocol::Udp {
-                    continue;
-                }
-            }
-            match read(&record) {
-                Some((side, key, Signal::Counted(syns))) => {
-                    self.side(side).counted(key, record.at, syns);
-                }
-                _ => self.on_record(record),
-            }
-        }
-        self.flows.restored(now);
-        self.destination.forget_before(now);
-        self.source.forget_before(now);
-        for delta in &restored.unsettled {
-            self.standing.stand(&delta.key, delta.last);
-            let samples = delta
-                .samples
-                .first()
-                .map(|sample| (Arc::clone(&delta.key), *sample));
-            if self.unconfirmed.len() < self.settings.max_inquiries {
-                self.unconfirmed.extend(samples);
-            }
-        }
-        self.ledger
-            .restore(restored.unsettled, restored.settled_until);
-        self.restored_at = Some(now);
-        self.news = true;
-    }
-
-    /// Takes back observed attempts that can never be judged for good: the node was rebooted, and nothing that
-    /// is known now tells of their time.
-    pub fn retract(&mut self, unsettled: Vec<FindingDelta>) {
-        self.ledger.retract(unsettled);
     }
 
     fn side(&mut self, side: Side) -> &mut Attempts {

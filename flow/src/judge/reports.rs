@@ -104,8 +104,8 @@ impl Judge {
         self.destination.open(self.now, bound, &mut records);
         self.source.open(self.now, bound, &mut records);
         self.flows.open(&mut records);
-        self.survivors.open(bound, &mut records);
         self.under_way(&mut records);
+        self.survivors.open(bound, &mut records);
         records
     }
 
