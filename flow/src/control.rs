@@ -16,7 +16,10 @@ const ATTEMPTS: usize = 3;
 const WINDOW: u64 = 60 * Instant::SECOND;
 /// Two of them at least so far apart.
 const APART: u64 = Instant::SECOND;
-/// How near in time something else must have got through.
+/// How near in time to an attempt that failed though it was allowed something else must have got through: a network that was away for
+/// a while blocks nobody in particular.
+const SAME: u64 = 2 * Instant::SECOND;
+/// How near in time to one that was denied.
 pub(crate) const NEAR: u64 = 10 * Instant::SECOND;
 /// Attempts remembered of one connection.
 const REMEMBERED: usize = 8;
@@ -112,7 +115,12 @@ impl Doubts {
         let over = held.failed.iter().map(|failed| failed.last).max();
         let over = over.unwrap_or(last);
         let between = |failed: &Failed| (first..=over).contains(&failed.control);
-        if !held.failed.iter().any(between) {
+        let beside = |failed: &&Failed| {
+            let from = failed.sample.syn.at.minus(SAME);
+            (from..=failed.last.plus(SAME)).contains(&failed.control)
+        };
+        if !held.failed.iter().any(between) || held.failed.iter().filter(beside).count() < ATTEMPTS
+        {
             return Enough::Uncontrolled;
         }
         held.certain = true;
@@ -228,9 +236,9 @@ mod tests {
         assert_eq!(add(1_000, 900), Enough::TooFew);
         assert_eq!(add(2_000, 900), Enough::TooFew);
         assert_eq!(add(3_000, 900), Enough::Uncontrolled);
-        assert_eq!(add(4_000, 5_000), Enough::Uncontrolled);
+        assert_eq!(add(4_000, 7_000), Enough::Uncontrolled);
         assert_eq!(count(add(5_000, 4_500)), 5);
-        assert_eq!(count(add(6_000, 900)), 1);
+        assert_eq!(count(add(7_000, 900)), 1);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Wire {
     /// Flows that a stateful enforcer knows, with their last packet.
     tracked: BTreeMap<(usize, usize, u16, u16), u64>,
     /// What the kernel has recorded of UDP, and when.
-    recorded: BTreeMap<(u64, IpAddr, IpAddr, u16, bool), u64>,
+    recorded: BTreeMap<(u64, IpAddr, IpAddr, u16, [bool; 2]), u64>,
     tag: u32,
 }
 
@@ -336,7 +336,7 @@ impl Wire {
                 own.ip(),
                 remote.ip(),
                 own.port().min(remote.port()),
-                crossing == Crossing::In,
+                [crossing == Crossing::In, own.port() <= remote.port()],
             );
             if self
                 .recorded
