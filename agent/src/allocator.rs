@@ -26,7 +26,7 @@ pub fn give_back_early() {
 }
 
 /// Gives back what the start has left. Takes some milliseconds.
-pub fn give_back_now() {
+pub(crate) fn give_back_now() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: no precondition; the allocator locks each of its heaps.
     let _ = unsafe { libc::malloc_trim(0) };

@@ -264,7 +264,7 @@ fn absence(
     }
 }
 
-/// The nearest attempt that got through to the namespace from where the asker is.
+/// The nearest attempt that got through to the namespace from where the asker is, and in the same family: the routes of the two are two ways.
 fn nearest(
     question: &Question,
     netns: NetnsCookie,
@@ -276,7 +276,9 @@ fn nearest(
         return;
     };
     let (from, to) = (question.first.minus(CONTROL), question.last.plus(CONTROL));
-    for entry in memory.controls(netns, from, to) {
+    let family = question.client.is_ipv4();
+    let same_way = |entry: &&Remembered| entry.client().is_ipv4() == family;
+    for entry in memory.controls(netns, from, to).filter(same_way) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
         // That one family gets through says nothing of the other.

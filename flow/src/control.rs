@@ -39,6 +39,27 @@ pub(crate) struct Doubt {
     pub(crate) port: u16,
 }
 
+/// An attempt that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failed {
+    pub(crate) sample: Sample,
+    /// Its last packet.
+    pub(crate) last: Instant,
+    /// When something else got through, near it.
+    pub(crate) control: Instant,
+}
+
+/// Whether attempts that failed are enough.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Enough {
+    /// They are too few.
+    TooFew,
+    /// What got through did so before the first or after the last of them only: the way may have been cut in between.
+    Uncontrolled,
+    /// These are to be counted.
+    Count(Vec<Sample>),
+}
+
 /// Attempts that failed though they were allowed, by connection.
 #[derive(Debug)]
 pub(crate) struct Doubts {
@@ -48,7 +69,7 @@ pub(crate) struct Doubts {
 
 #[derive(Debug, Default)]
 struct Held {
-    failed: VecDeque<Sample>,
+    failed: VecDeque<Failed>,
     certain: bool,
 }
 
@@ -60,17 +81,18 @@ impl Doubts {
         }
     }
 
-    /// Takes in an attempt that failed. Gives those that a finding now has to count; none while they are too few.
-    pub(crate) fn add(&mut self, doubt: Doubt, failed: Sample) -> Vec<Sample> {
-        let at = failed.syn.at;
+    /// Takes in an attempt that failed. Gives those that a finding now has to count.
+    pub(crate) fn add(&mut self, doubt: Doubt, failed: Failed) -> Enough {
+        let at = failed.sample.syn.at;
         if self.held.len() >= self.bound && !self.held.contains_key(&doubt) {
             self.expire(at);
             if self.held.len() >= self.bound {
-                return Vec::new();
+                return Enough::TooFew;
             }
         }
         let held = self.held.entry(doubt).or_default();
-        held.failed.retain(|sample| sample.syn.at.plus(WINDOW) > at);
+        held.failed
+            .retain(|failed| failed.sample.syn.at.plus(WINDOW) > at);
         if held.failed.is_empty() {
             held.certain = false;
         }
@@ -79,16 +101,22 @@ impl Doubts {
             held.failed.pop_front();
         }
         if held.certain {
-            return vec![failed];
+            return Enough::Count(vec![failed.sample]);
         }
-        let times = held.failed.iter().map(|sample| sample.syn.at);
+        let times = held.failed.iter().map(|failed| failed.sample.syn.at);
         let first = times.clone().min().unwrap_or(at);
         let last = times.max().unwrap_or(at);
         if held.failed.len() < ATTEMPTS || last.since(first) < APART {
-            return Vec::new();
+            return Enough::TooFew;
+        }
+        let over = held.failed.iter().map(|failed| failed.last).max();
+        let over = over.unwrap_or(last);
+        let between = |failed: &Failed| (first..=over).contains(&failed.control);
+        if !held.failed.iter().any(between) {
+            return Enough::Uncontrolled;
         }
         held.certain = true;
-        held.failed.iter().copied().collect()
+        Enough::Count(held.failed.iter().map(|failed| failed.sample).collect())
     }
 
     /// The connection works: what failed before was something else.
@@ -104,7 +132,7 @@ impl Doubts {
         self.held.retain(|_, held| {
             held.failed
                 .back()
-                .is_some_and(|last| last.syn.at.plus(WINDOW) > now)
+                .is_some_and(|last| last.sample.syn.at.plus(WINDOW) > now)
         });
     }
 }
@@ -129,8 +157,8 @@ mod tests {
         }
     }
 
-    fn sample(ms: u64) -> Sample {
-        Sample {
+    fn failed(ms: u64) -> Failed {
+        let sample = Sample {
             syn: Record {
                 at: Instant(ms * 1_000_000),
                 netns: NetnsCookie(1),
@@ -141,12 +169,24 @@ mod tests {
                 event: Event::Syn { isn: 1 },
             },
             answer: Answer::Dropped,
+        };
+        Failed {
+            sample,
+            last: sample.syn.at,
+            control: sample.syn.at,
+        }
+    }
+
+    fn count(enough: Enough) -> usize {
+        match enough {
+            Enough::Count(samples) => samples.len(),
+            Enough::TooFew | Enough::Uncontrolled => 0,
         }
     }
 
     fn counted(times: &[u64]) -> Vec<usize> {
         let mut held = Doubts::new(4);
-        let add = |ms: &u64| held.add(doubt(), sample(*ms)).len();
+        let add = |ms: &u64| count(held.add(doubt(), failed(*ms)));
         times.iter().map(add).collect()
     }
 
@@ -166,17 +206,38 @@ mod tests {
     fn what_works_again_is_doubted_no_more() {
         let mut held = Doubts::new(4);
         for ms in [0, 1_000] {
-            assert!(held.add(doubt(), sample(ms)).is_empty());
+            assert_eq!(held.add(doubt(), failed(ms)), Enough::TooFew);
         }
         held.dispel(&doubt());
-        assert!(held.add(doubt(), sample(2_000)).is_empty());
+        assert_eq!(held.add(doubt(), failed(2_000)), Enough::TooFew);
+    }
+
+    #[test]
+    fn one_control_before_all_of_them_is_a_cable_that_was_cut() {
+        let mut held = Doubts::new(4);
+        let mut add = |ms, control: u64| {
+            let control = Instant(control * 1_000_000);
+            held.add(
+                doubt(),
+                Failed {
+                    control,
+                    ..failed(ms)
+                },
+            )
+        };
+        assert_eq!(add(1_000, 900), Enough::TooFew);
+        assert_eq!(add(2_000, 900), Enough::TooFew);
+        assert_eq!(add(3_000, 900), Enough::Uncontrolled);
+        assert_eq!(add(4_000, 5_000), Enough::Uncontrolled);
+        assert_eq!(count(add(5_000, 4_500)), 5);
+        assert_eq!(count(add(6_000, 900)), 1);
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut held = Doubts::new(4);
         for port in 0..100 {
-            held.add(Doubt { port, ..doubt() }, sample(0));
+            held.add(Doubt { port, ..doubt() }, failed(0));
         }
         assert_eq!(held.held.len(), 4);
     }

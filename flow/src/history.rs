@@ -429,6 +429,13 @@ impl History {
         Some(&view.snapshot)
     }
 
+    /// The views from the one that was in force at a moment on.
+    pub(crate) fn since(&self, at: Instant) -> impl Iterator<Item = &Snapshot> {
+        let then = self.views.partition_point(|view| view.at <= at);
+        let views = self.views.iter().skip(then.saturating_sub(1));
+        views.map(|view| &view.snapshot)
+    }
+
     /// The newest view.
     pub(crate) fn newest(&self) -> Option<&Snapshot> {
         self.views.back().map(|view| &view.snapshot)

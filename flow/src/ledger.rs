@@ -9,10 +9,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::basis::{Basis, Words, is_bare};
 use crate::expectation::tells_of_allowance;
 use crate::finding::{
-    Answer, Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts,
-    Recovery, Report, Sample,
+    Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts, Recovery,
+    Report, Sample,
 };
 use crate::record::Instant;
 
@@ -20,43 +21,6 @@ use crate::record::Instant;
 const SAMPLES: usize = 3;
 /// A finding that was reported within this time is known: more of it can wait for the next routine report.
 const REPEAT: u64 = Instant::SECOND / 2;
-
-/// What the witnesses at the other end said of the attempts of one group.
-#[derive(Clone, Copy, Debug, Default)]
-struct Words {
-    /// They bear out so many.
-    witnessed: u64,
-    /// They refute one: then only those are believed that were borne out.
-    refuted: Option<InconclusiveReason>,
-    /// Some of them were not accepted: a filter in the pod may have taken or refused them.
-    bare: bool,
-}
-
-impl Words {
-    fn basis(self) -> Basis {
-        Basis {
-            refused: self.refuted.filter(|_| self.witnessed == 0),
-            witnessed: self.witnessed > 0,
-            bare: self.bare,
-        }
-    }
-}
-
-/// What the attempts of one group rest on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Basis {
-    /// Why none is believed, if so.
-    pub(crate) refused: Option<InconclusiveReason>,
-    /// The witness at the other end has seen one, too.
-    pub(crate) witnessed: bool,
-    /// Some rest on nothing but that no filter in the pod can have refused or taken them.
-    pub(crate) bare: bool,
-}
-
-/// Whether an attempt proves nothing if something filters in the pod.
-const fn is_bare(answer: Answer) -> bool {
-    matches!(answer, Answer::Refused | Answer::Delivered)
-}
 
 /// Attempts reported together.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 
 mod answers;
 mod attempt;
+mod basis;
 mod control;
 mod denier;
 mod early;

@@ -21,7 +21,8 @@ pub struct Settings {
     pub testimony: u64,
     /// For how long attempts are remembered for the questions of others.
     pub remember: u64,
-    /// Attempts remembered, for each of the two sides.
+    /// Attempts remembered, for each of the two sides: at 10,000 a second those of 13 s. They also tell the repetition of a decided
+    /// attempt from a new one.
     pub max_remembered: usize,
     /// How long nothing may have been sent between two ends before a UDP datagram is a new attempt.
     pub udp_idle: u64,
@@ -35,7 +36,7 @@ pub struct Settings {
     pub max_inquiries: usize,
     /// Findings whose end is watched for.
     pub max_watched: usize,
-    /// Attempts in memory at a time, for each of the two sides.
+    /// Attempts without a verdict at a time, for each of the two sides.
     pub max_attempts: usize,
     /// Answers that were read before their SYN.
     pub max_early: usize,

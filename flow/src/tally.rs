@@ -11,7 +11,7 @@ pub struct Tally {
     pub exempt: u64,
     /// Attempts evicted without a verdict, at either side.
     pub evicted: u64,
-    /// Attempts in memory.
+    /// Attempts without a verdict.
     pub held: usize,
     /// Attempts remembered for the questions of others.
     pub remembered: usize,

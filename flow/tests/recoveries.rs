@@ -122,6 +122,21 @@ fn what_was_sent_to_the_only_end_of_a_service_was_meant_for_it() {
 }
 
 #[test]
+fn what_was_sent_to_a_service_may_have_been_meant_for_an_end_that_it_had_before() {
+    let mut state = two_nodes();
+    let ends = [("server", SERVER), ("neighbour", NEIGHBOUR)];
+    service(&mut state, 80, &ends);
+    let mut nodes = violated(&state);
+    nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+    nodes.translated(CLIENT, SERVER, (ADDRESS, 80), CLIENT.1, Fate::Dropped);
+    nodes.run(120.5);
+    service(&mut state, 80, &ends[..1]);
+    nodes.view(&state, nodes.now);
+    nodes.run(140.0);
+    assert_eq!(recovered(&nodes), []);
+}
+
+#[test]
 fn a_cut_cable_ends_no_violation() {
     let mut nodes = violated(&two_nodes());
     // Nothing gets from one node to the other.
@@ -242,4 +257,23 @@ fn flows_that_could_not_be_seen_have_not_ended() {
     nodes.run(700.0);
     let found = nodes.books[B].of(FindingKind::Survivor);
     assert!(found[0].1.recovered.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_cable_that_was_cut_blocks_nobody_in_particular() {
+    for back in [None, Some(106.0)] {
+        let mut nodes = Nodes::new(&two_nodes());
+        nodes.run(100.0);
+        nodes.attempt(FRIEND, SERVER, 80, Fate::Accepted);
+        for at in [100.5, 102.0, 103.0, 104.0] {
+            nodes.run(at);
+            nodes.attempt(FRIEND, SERVER, 80, Fate::Dropped);
+        }
+        if let Some(back) = back {
+            nodes.run(back);
+            nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+        }
+        nodes.run(140.0);
+        assert!(nodes.books[A].findings.is_empty(), "{:#?}", nodes.books[A]);
+    }
 }

@@ -7,12 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use polproof_flow::record::Event;
 
-use crate::frames::{self, UDP, udp};
+use crate::frames::{self, TCP, UDP, udp};
 use crate::world::{self, B4, Pair, inside};
 
-pub(crate) const TESTS: [world::Test; 2] = [
+pub(crate) const TESTS: [world::Test; 3] = [
     ("a_second_interface_gives_no_records", second_interface),
     ("a_flood_of_tuples_is_bounded_and_told", flood),
+    ("a_ring_is_read_part_by_part_and_over_its_end", windows),
 ];
 
 /// Only the cluster network is judged, and that is eth0: what multus and its like add is none of policies' business.
@@ -111,4 +112,63 @@ fn flood() -> Result<()> {
         );
         Ok(!out.is_empty())
     })
+}
+
+/// Only some of the ring is mapped at a time.
+fn windows() -> Result<()> {
+    let pair = Pair::new()?;
+    // 10,082 records of 104 bytes, so that they lie across the end, too.
+    let (mut observer, mut ring) = world::open_with(&pair.bpf, 1 << 20)?;
+    world::attach(&mut observer, &pair.b)?;
+    let mut expected = 0_u32;
+    for (count, at_once) in [(7_000, 10_000), (9_000, 999), (10_000, 1), (9_500, 4_096)] {
+        let sent: Vec<_> = (expected..expected + count)
+            .map(|isn| {
+                let mut segment = frames::tcp(2);
+                segment[4..8].copy_from_slice(&isn.to_be_bytes());
+                frames::v4(&[], 0, TCP, &segment)
+            })
+            .collect();
+        frames::send(&pair.a, &sent)?;
+        let last = expected + count;
+        world::wait_until("every SYN in its order", || {
+            let mut out = Vec::new();
+            loop {
+                out.clear();
+                let outcome = ring.read(&mut out, at_once);
+                ensure!(outcome.lost == 0 && outcome.undecodable == 0, "{outcome:?}");
+                for (_, record) in &out {
+                    ensure!(
+                        record.event == Event::Syn { isn: expected },
+                        "{record:?} is not {expected}"
+                    );
+                    expected += 1;
+                }
+                if out.len() < at_once {
+                    return Ok(expected == last);
+                }
+            }
+        })?;
+        // Neighbours are shown as one.
+        ensure!(largest_mapping()? <= 272 << 10);
+        ring.release(ring.position());
+    }
+    let mut none = Vec::new();
+    ring.read(&mut none, 1);
+    ensure!(none.is_empty() && ring.must_poll().is_none());
+    ensure!(observer.counters()?.ring_full == 0);
+    Ok(())
+}
+
+/// Bytes of the largest part of a BPF map in our memory.
+fn largest_mapping() -> Result<u64> {
+    let mut largest = 0;
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        if line.ends_with("bpf-map") {
+            let range = line.split(' ').next().context("no range")?;
+            let (from, to) = range.split_once('-').context("no range")?;
+            largest = largest.max(u64::from_str_radix(to, 16)? - u64::from_str_radix(from, 16)?);
+        }
+    }
+    Ok(largest)
 }

@@ -71,7 +71,7 @@ pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool)
     if stage.said(cell.said) != Said::Allowed {
         return if !delivered {
             Expected::silence()
-        } else if stage == Stage::Young {
+        } else if stage.is_about_new_pods() {
             let excuses = if cell.protocol == Protocol::Udp {
                 YOUNG_UDP
             } else {
@@ -99,7 +99,7 @@ pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool)
         };
         return Expected::find(FindingKind::ReplyLost, excuses);
     }
-    if delivered || facts.is_empty() || stage == Stage::Young {
+    if delivered || facts.is_empty() || stage.is_about_new_pods() {
         return Expected::silence();
     }
     if stage == Stage::Blocks {

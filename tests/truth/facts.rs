@@ -35,6 +35,11 @@ impl Taps {
         Ok(Self(taps))
     }
 
+    /// Closes that of a pod which is to go.
+    pub(crate) fn remove(&mut self, pod: &str) {
+        self.0.remove(pod);
+    }
+
     /// Opens one in a pod that came later, in place of one of that name.
     pub(crate) fn add(&mut self, lab: &Lab, pod: &str) -> Result<()> {
         let tap = Tap::open(lab.pod(pod)?.netns())?;

@@ -19,8 +19,6 @@ use crate::stage::{Shows, Stage, UP};
 use crate::traffic::Traffic;
 use crate::verdict::{Row, complaints, verdict};
 
-/// A denial that is not older than this is enforced late, if at all; here it is to be old.
-const LATE: Duration = Duration::from_secs(10);
 /// Agents take a datagram for a beginning only when they have watched for twice as long, which they have when denials are old.
 const UDP_IDLE: &str = "--udp-idle=3s";
 /// After the last attempt nothing more can be said: it was silent for 8 s, and was settled.
@@ -84,13 +82,13 @@ impl Group {
             .filter(|cell| stage.has(cell))
             .collect();
         let cells = &*cells;
-        // Whose replies are judged too cannot be watched by one who may be reached by nobody.
-        let mut scene = Scene::furnish(lab, cells, !self.enforcer.is_stateless())?;
+        let watched = stage.watched(self.enforcer);
+        let mut scene = Scene::furnish(lab, cells, watched)?;
         stage.begin(lab, self.enforcer, &mut scene)?;
         lab.start_all()?;
         lab.wait_ready(UP)?;
         stage.strike(lab, self.enforcer, &mut scene, cells)?;
-        std::thread::sleep(LATE);
+        std::thread::sleep(stage.ageing());
         let mut taps = Taps::open(lab, &scene.pods)?;
         let mut traffic = Traffic::default();
         let going = (&mut taps, &mut traffic);

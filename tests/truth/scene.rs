@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use polproof_policy::Protocol;
+use polproof_policy::{Family, Protocol};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::inside::Inside;
 use polproof_tests::lab::node::PodSpec;
@@ -32,13 +32,17 @@ pub(crate) struct Scene {
     pub(crate) pods: BTreeSet<String>,
     /// Those that are tried to be reached.
     pub(crate) destinations: BTreeSet<String>,
-    /// Whether [`WATCH`] looks at them.
-    pub(crate) watched: bool,
+    /// Over which families [`WATCH`] looks at them.
+    pub(crate) watched: &'static [Family],
 }
 
 impl Scene {
-    /// Makes pods and Services. `watched`: a pod on the sources' node looks at all destinations while there is traffic.
-    pub(crate) fn furnish(lab: &mut Lab, cells: &[Cell], watched: bool) -> Result<Self> {
+    /// Makes pods and Services.
+    pub(crate) fn furnish(
+        lab: &mut Lab,
+        cells: &[Cell],
+        watched: &'static [Family],
+    ) -> Result<Self> {
         lab.add_namespace("t", &[])?;
         let mut scene = Self {
             watched,
@@ -104,19 +108,36 @@ impl Scene {
         node: usize,
         cells: &[Cell],
     ) -> Result<String> {
+        let id = self.plug_one(lab, role, node, cells)?;
+        lab.enforce()?;
+        Ok(id)
+    }
+
+    /// The same, and the enforcer does not know it yet.
+    pub(crate) fn plug_one(
+        &mut self,
+        lab: &mut Lab,
+        role: &str,
+        node: usize,
+        cells: &[Cell],
+    ) -> Result<String> {
         let name = format!("{role}-{}", node + 1);
         let spec = PodSpec::new("t", &name, node)
             .labels(&[("app", "destination"), ("role", role)])
             .port("metrics", METRICS);
-        self.add(lab, &spec)?;
+        lab.plug_pod(&spec)?;
+        self.note(lab, &spec)?;
         serve(lab, &name, role, cells).with_context(|| format!("serve in {name}"))?;
-        let id = format!("t/{name}");
-        self.destinations.insert(id.clone());
-        Ok(id)
+        self.destinations.insert(spec.id());
+        Ok(spec.id())
     }
 
     fn add(&mut self, lab: &mut Lab, spec: &PodSpec) -> Result<()> {
         lab.add_pod(spec)?;
+        self.note(lab, spec)
+    }
+
+    fn note(&mut self, lab: &Lab, spec: &PodSpec) -> Result<()> {
         let id = spec.id();
         self.places.insert(id.clone(), lab.pod(&id)?.addresses());
         self.pods.insert(id);

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use polproof_tests::lab::Lab;
+use polproof_policy::Family;
 use polproof_tests::lab::enforcers::{Drill, Entry};
+use polproof_tests::lab::{Lab, wait_for};
 
 use crate::cell::{Cell, Path, Said, State};
 use crate::facts::Taps;
@@ -15,6 +16,11 @@ use crate::traffic::Traffic;
 
 /// Until everything is up on a busy machine.
 pub(crate) const UP: Duration = Duration::from_secs(120);
+
+/// A denial that is not older than this is enforced late, if at all; in most groups it is to be old.
+const LATE: Duration = Duration::from_secs(10);
+/// What an agent finds later than that after its start is new: no datagram went there before.
+const START: Duration = Duration::from_secs(31);
 
 /// The order of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub(crate) enum Stage {
     Blocks,
     /// The same, and a pod that may send stands before all sources in the order of names.
     Led,
+    /// The same, and what shows that the ways are open comes over IPv4 only.
+    HalfWatched,
     /// The policies come after the enforcer has ceased to take notice.
     Unnoticed,
     /// A policy that isolated everybody goes; the others stay.
@@ -35,8 +43,10 @@ pub(crate) enum Stage {
     Upgraded(Duration),
     /// The enforcer dies, and pods are made again; traffic when they are old.
     Remade(End),
-    /// Two destinations are made again, and traffic comes at once.
+    /// Two destinations are made again, and traffic comes when the enforcer has just learnt of them.
     Young,
+    /// Two destinations are made again, and traffic comes just before the enforcer learns of them.
+    Born,
 }
 
 /// Pods of one kind.
@@ -68,11 +78,12 @@ impl Stage {
             (Some(Drill::Died), _) => vec![Self::Remade(End::Destinations)],
             (None, "stale" | "tcx-frozen") => vec![Self::Unnoticed],
             (None, "denies-stay") => vec![Self::Freed],
-            (None, "named-ports-refused") => vec![Self::Settled, Self::Alone],
+            (None, "named-ports-refused") => vec![Self::Settled, Self::HalfWatched, Self::Alone],
             (None, "shared-rules") => vec![Self::Settled, Self::Led],
             (None, "ipblock-misses-pods") => vec![Self::Blocks],
             // Where nothing is denied for want of a block, and where nothing is denied at all.
             (None, "iptables-drop" | "none") => vec![Self::Settled, Self::Blocks],
+            (None, "new-pod-open") => vec![Self::Born],
             (None, name) if name.starts_with("lagging") || name.starts_with("new-pod") => {
                 vec![Self::Young]
             }
@@ -86,29 +97,50 @@ impl Stage {
             Self::Alone => Some("no default deny"),
             Self::Blocks => Some("ipBlock"),
             Self::Led => Some("an open pod first"),
+            Self::HalfWatched => Some("watched over IPv4"),
             Self::Remade(End::Sources) => Some("new sources"),
             Self::Settled
             | Self::Unnoticed
             | Self::Freed
             | Self::Upgraded(_)
             | Self::Remade(End::Destinations)
-            | Self::Young => None,
+            | Self::Young
+            | Self::Born => None,
         }
+    }
+
+    /// Whether traffic comes in the first moments of a pod.
+    pub(crate) const fn is_about_new_pods(self) -> bool {
+        matches!(self, Self::Young | Self::Born)
     }
 
     /// Whether a cell belongs to it: where moments count, the lab has to be small.
     pub(crate) fn has(self, cell: &Cell) -> bool {
-        let brief = matches!(self, Self::Young | Self::Upgraded(_));
+        let brief = self.is_about_new_pods() || matches!(self, Self::Upgraded(_));
         let direct = matches!(cell.path, Path::SameNode | Path::Across);
         !brief || direct && cell.state.role() == "plain" && cell.state != State::FullBacklog
+    }
+
+    /// Over which families a pod that may do so looks at all destinations while there is traffic.
+    pub(crate) fn watched(self, entry: &Entry) -> &'static [Family] {
+        if entry.is_stateless() {
+            // The replies would be judged, too, and no policy lets them in.
+            return &[];
+        }
+        match self {
+            Self::HalfWatched => &[Family::V4],
+            _ => &[Family::V4, Family::V6],
+        }
     }
 
     /// What the packets have to show of the enforcer.
     pub(crate) fn must_show(self, entry: &Entry) -> &'static [Shows] {
         match (self, entry.name) {
-            (Self::Unnoticed | Self::Upgraded(_) | Self::Young, _) => &[Shows::Leak],
-            (Self::Alone | Self::Led, _) | (Self::Blocks, "none") => &[Shows::Leak],
+            (Self::Unnoticed | Self::Upgraded(_) | Self::Young | Self::Born, _)
+            | (Self::Alone | Self::Led, _)
+            | (Self::Blocks, "none") => &[Shows::Leak],
             (Self::Freed, _) => &[Shows::Block],
+            (Self::HalfWatched, _) => &[Shows::Block, Shows::CutOff],
             (Self::Remade(End::Destinations), "dead-leaves-open") => &[Shows::Leak, Shows::Block],
             (Self::Remade(End::Destinations), _) => &[Shows::CutOff],
             (Self::Remade(End::Sources), _) => &[Shows::Block],
@@ -174,6 +206,14 @@ impl Stage {
         lab.wait_ready(UP)
     }
 
+    /// How long everything stays as it is before the traffic.
+    pub(crate) const fn ageing(self) -> Duration {
+        match self {
+            Self::Born => START,
+            _ => LATE,
+        }
+    }
+
     /// What happens just before the traffic, or begins it.
     pub(crate) fn touch_off(
         self,
@@ -188,12 +228,19 @@ impl Stage {
                 Some(drill) => lab.befall(&drill.event()),
                 None => Ok(()),
             },
-            Self::Young => {
+            Self::Young | Self::Born => {
                 for node in 0..2 {
-                    let pod = scene.make_one(lab, "plain", node, cells)?;
+                    let pod = if self == Self::Young {
+                        scene.make_one(lab, "plain", node, cells)?
+                    } else {
+                        replace_unnoticed(lab, scene, node, cells, taps)?
+                    };
                     taps.add(lab, &pod)?;
                     let for_it = cells.iter().filter(|cell| cell.destinations() == [&*pod]);
                     traffic.start(lab, scene, for_it)?;
+                    if self == Self::Born {
+                        lab.enforce()?;
+                    }
                 }
                 traffic.rounds += 1;
                 Ok(())
@@ -201,4 +248,27 @@ impl Stage {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes a plain destination again, of which the node's agent knows and the enforcer does not.
+fn replace_unnoticed(
+    lab: &mut Lab,
+    scene: &mut Scene,
+    node: usize,
+    cells: &[Cell],
+    taps: &mut Taps,
+) -> Result<String> {
+    let watched = |lab: &Lab| lab.node(node)?.metric("polproof_pods_watched", &[]);
+    let before = watched(lab)?;
+    let old = format!("t/plain-{}", node + 1);
+    taps.remove(&old);
+    lab.delete_pod(&old)?;
+    wait_for(UP, "the agent has seen the old pod go", || {
+        Ok((watched(lab)? < before).then_some(()))
+    })?;
+    let pod = scene.plug_one(lab, "plain", node, cells)?;
+    wait_for(UP, "the agent watches the new pod", || {
+        Ok((watched(lab)? >= before).then_some(()))
+    })?;
+    Ok(pod)
 }

@@ -1,9 +1,10 @@
 //! The attempts of all cells, and those of a pod that gets through wherever anybody does.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use polproof_policy::Protocol;
+use polproof_policy::{Family, Protocol};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::resident::Pending;
 use polproof_tests::lab::tap::question;
@@ -62,7 +63,8 @@ impl Traffic {
     fn watch(&mut self, lab: &Lab, scene: &Scene) -> Result<()> {
         let watch = lab.pod(WATCH)?.resident();
         for pod in &scene.destinations {
-            for ip in lab.pod(pod)?.addresses() {
+            let over = |ip: &IpAddr| scene.watched.contains(&Family::of(*ip));
+            for ip in lab.pod(pod)?.addresses().into_iter().filter(over) {
                 let to = (ip, METRICS).into();
                 self.attempts.push(watch.start_connect(to, PATIENCE));
             }
@@ -83,9 +85,7 @@ impl Traffic {
                 std::thread::sleep(INTERVAL);
                 taps.drain()?;
             }
-            if scene.watched {
-                self.watch(lab, scene)?;
-            }
+            self.watch(lab, scene)?;
             self.start(lab, scene, cells)?;
             self.rounds += 1;
         }

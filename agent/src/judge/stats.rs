@@ -64,7 +64,7 @@ pub struct JudgeStats {
     pub keep_failures: AtomicU64,
     /// Gauge: bytes of records read and not committed.
     pub ring_lag_bytes: AtomicU64,
-    /// Gauge: attempts in memory.
+    /// Gauge: attempts without a verdict.
     pub attempts_held: AtomicU64,
     /// Gauge: attempts remembered for the questions of others.
     pub remembered: AtomicU64,

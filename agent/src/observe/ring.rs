@@ -45,12 +45,12 @@ use super::outcome::{ReadOutcome, Sequences};
 
 /// The kernel is still writing the record.
 const BUSY: u32 = 1 << 31;
-/// A record with its header.
-const ENTRY: usize = HEADER as usize + size_of::<PacketRecord>();
 /// The record was given up.
 const DISCARD: u32 = 1 << 30;
 /// Before each record.
-const HEADER: u64 = 8;
+const HEADER: usize = 8;
+/// A record with its header.
+const ENTRY: usize = HEADER + size_of::<PacketRecord>();
 /// How much of the data is mapped at a time: some 2,500 records.
 const WINDOW: usize = 256 * 1024;
 /// How often to look while the kernel does not wake us; well below the second in which a finding must show.
@@ -288,7 +288,7 @@ impl RingReader {
             return None;
         }
         let length = u64::from(header & !(BUSY | DISCARD));
-        let next = self.position + (length + HEADER).next_multiple_of(HEADER);
+        let next = self.position + (length + HEADER as u64).next_multiple_of(HEADER as u64);
         if length > self.size || next > limit {
             // Not the kernel's writing: stay, rather than read beyond what is there.
             return None;
@@ -307,7 +307,7 @@ impl RingReader {
             Entry::Foreign
         };
         self.position = next;
-        if self.here(HEADER as usize).is_none() {
+        if self.here(HEADER).is_none() {
             self.move_window();
         }
         Some(entry)
@@ -376,7 +376,7 @@ impl RingReader {
 
     /// The first word at the position, if it is in the window.
     fn header(&self) -> Option<u32> {
-        let here = self.here(HEADER as usize)?;
+        let here = self.here(HEADER)?;
         // SAFETY: inside the window, which is mapped as long as `self` holds it, and aligned to 8: positions are multiples of 8. The
         // page is read-only, and only a load is made. The kernel writes the word with release order when the record is complete.
         let header = unsafe { AtomicU32::from_ptr(here.cast_mut().cast()) };
@@ -385,7 +385,7 @@ impl RingReader {
 
     /// What follows the header at the position, if all of it is in the window.
     fn packet(&self) -> Option<[u8; size_of::<PacketRecord>()]> {
-        let here = self.here(ENTRY)?.wrapping_add(HEADER as usize);
+        let here = self.here(ENTRY)?.wrapping_add(HEADER);
         let mut bytes = [0; size_of::<PacketRecord>()];
         // SAFETY: `here` says that header and record are inside the window; the kernel does not write to a committed record before it
         // is released.

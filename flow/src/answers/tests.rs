@@ -71,7 +71,11 @@ impl Knowledge for Cluster {
     }
 
     fn same_node(&self, client: IpAddr, asker: &Uid, _: Instant) -> bool {
-        *asker == uid("client") && client.to_string().starts_with("10.2.0.")
+        let client = client.to_string();
+        *asker == uid("client")
+            && ["10.2.0.", "fd00:2::"]
+                .iter()
+                .any(|pods| client.starts_with(pods))
     }
 
     fn stands_for_others(&self, ip: IpAddr) -> bool {
@@ -348,6 +352,25 @@ fn the_control_is_the_nearest_from_the_askers_node() {
     assert_eq!(control(&attempts[2..], &q), None);
     let nobody = Question { asker: None, ..q };
     assert_eq!(control(&attempts, &nobody), None);
+}
+
+#[test]
+fn what_got_through_over_one_family_shows_nothing_of_the_other() {
+    let control = |asked: &AttemptKey, got_through: AttemptKey| {
+        let attempts = [(got_through, 59_000, Outcome::Accepted)];
+        match said(&CLUSTER, &attempts, &question(asked, 60_000)) {
+            Testimony::NotSeen(Absence { control }) => control.is_some(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let v6 = "[fd00:1::2]:80";
+    let asked = [tcp(CLIENT, SERVER), tcp("[fd00:2::8]:1", v6)];
+    let through = [
+        key(Protocol::Tcp, "10.2.0.9:1", SERVER, 1),
+        key(Protocol::Tcp, "[fd00:2::9]:1", v6, 1),
+    ];
+    assert!(control(&asked[0], through[0]) && control(&asked[1], through[1]));
+    assert!(!control(&asked[0], through[1]) && !control(&asked[1], through[0]));
 }
 
 #[test]

@@ -12,6 +12,17 @@ use crate::settings::Settings;
 thread_local! {
     /// Of this thread's test alone.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes in use, and the most there were. What another thread gave us to free is counted, too.
+    static BYTES: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+/// A thread that ends has no counter any more.
+fn count(bytes: isize) {
+    let _ = BYTES.try_with(|cell| {
+        let (now, most) = cell.get();
+        let now = now.wrapping_add(bytes);
+        cell.set((now, most.max(now)));
+    });
 }
 
 struct Counting;
@@ -19,13 +30,14 @@ struct Counting;
 // SAFETY: every call is handed to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that ends has no counter any more.
+        count(layout.size().cast_signed());
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-layout.size().cast_signed());
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -103,4 +115,69 @@ fn a_packet_in_the_steady_state_allocates_nothing() {
 fn what_is_remembered_is_small() {
     assert_eq!(size_of::<Packed>(), 56);
     assert_eq!(size_of::<Option<Attempt>>(), 152);
+}
+
+/// The four records of a connection between two pods of the node.
+fn between_two_pods(n: u32) -> [Record; 4] {
+    let key = |netns| AttemptKey {
+        netns: NetnsCookie(netns),
+        protocol: Protocol::Tcp,
+        client: SocketAddr::new(
+            Ipv4Addr::new(10, 1, 0, 1).into(),
+            32_768 + (n % 28_000) as u16,
+        ),
+        server: SocketAddr::new(Ipv4Addr::new(10, 1, 0, 2).into(), 8_000 + (n % 8) as u16),
+        tag: n.wrapping_mul(0x9e37_79b1),
+    };
+    // 10,000 a second.
+    let at = |micros: u64| Instant((1_000_000_000 + u64::from(n) * 100 + micros) * 1_000);
+    let syn = |netns, side, micros| Attempt::begin(key(netns), at(micros)).syn(side);
+    let answer = |netns, side, micros| {
+        let answer = answer_record(
+            side,
+            &key(netns),
+            Outcome::Accepted,
+            Told::Plain,
+            at(micros),
+        );
+        answer.unwrap_or_else(|| panic!("an acceptance is a packet"))
+    };
+    [
+        syn(1, Side::Source, 0),
+        syn(2, Side::Destination, 10),
+        answer(2, Side::Destination, 20),
+        answer(1, Side::Source, 30),
+    ]
+}
+
+#[test]
+fn ten_thousand_connections_a_second_take_few_mebibytes() {
+    let (before, _) = BYTES.get();
+    BYTES.set((before, before));
+    let mut sides = Sides::new(&Settings::default());
+    for n in 0..135_000 {
+        for record in between_two_pods(n) {
+            sides.read(&record);
+        }
+        if n % 200 == 199 {
+            let now = between_two_pods(n)[3].at;
+            sides.tick(now);
+            assert_eq!(sides.ends.len(), 400);
+            sides.ends.clear();
+            // What is written down twice a second.
+            if n % 5_000 == 4_999 {
+                let mut records = Vec::new();
+                let bound = Settings::default().max_open_records;
+                sides.destination.open(now, bound, &mut records);
+                sides.source.open(now, bound, &mut records);
+                assert!(records.len() <= 2 * bound);
+            }
+        }
+    }
+    let (_, most) = BYTES.get();
+    // Two memories of 8, and what is written down.
+    let mebibytes = (most - before) >> 20;
+    assert!((16..=22).contains(&mebibytes), "{mebibytes} MiB");
+    assert_eq!(sides.destination.recent().len(), 131_072);
+    assert!(sides.destination.len() < 400);
 }

@@ -5,23 +5,21 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, Outcome, Phase, Side};
-use crate::control::{Doubt, shows_the_way};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
+use crate::control::shows_the_way;
 use crate::expectation::{Call, Tuple};
-use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
+use crate::finding::{FindingKind, InconclusiveReason};
 use crate::join::{Joined, join};
-use crate::keys;
 use crate::namespaces::Witness;
 use crate::record::Instant;
 use crate::recovery::Pair;
 use crate::services::{self, Behind};
 use crate::witness::{Question, Testimony};
 
-use super::again::left;
+use super::blocked::{WORKED, doubt};
 use super::witnesses::Purpose;
 use super::{Asked, Judge};
 
@@ -29,8 +27,6 @@ use super::{Asked, Judge};
 const ENDS: usize = 8;
 /// Ways to Services that are remembered.
 const WAYS: usize = 4_096;
-/// How near in time a Service must have worked.
-const WORKED: u64 = 60 * Instant::SECOND;
 
 /// The address, port and transport of a Service.
 pub(super) type Way = (IpAddr, u16, Protocol);
@@ -49,7 +45,7 @@ pub(super) enum Meant {
 pub(super) struct Departed {
     pub(super) attempt: Attempt,
     pub(super) outcome: Outcome,
-    pub(super) meant: Meant,
+    meant: Meant,
     pub(super) uid: Uid,
     pub(super) tuple: Tuple,
     pub(super) ends: Vec<Behind>,
@@ -57,6 +53,33 @@ pub(super) struct Departed {
     pub(super) service: bool,
     /// It left before a restart: what was lost at that time nobody knows any more.
     pub(super) again: bool,
+}
+
+impl Departed {
+    pub(super) fn new(
+        attempt: &Attempt,
+        outcome: Outcome,
+        meant: Meant,
+        uid: Uid,
+        tuple: Tuple,
+    ) -> Self {
+        Self {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+            again: false,
+        }
+    }
+
+    /// The same, of before a restart.
+    pub(super) fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
 }
 
 impl Judge {
@@ -143,7 +166,7 @@ impl Judge {
         self.ends_in(self.history.newest()?, tuple)
     }
 
-    fn ends_in(&self, view: &Snapshot, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
+    pub(super) fn ends_in(&self, view: &Snapshot, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
         if let Some((service, entry)) = services::at(view, &self.here, tuple) {
             let behind = services::behind(view, tuple.own, service, entry);
             return Some((behind.unwrap_or_default(), true));
@@ -263,145 +286,6 @@ impl Judge {
         self.ledger.inconclusive(reason, 1);
     }
 
-    /// Holds it against the network that something allowed did not get through.
-    fn doubt(
-        &mut self,
-        departed: &Departed,
-        joined: Joined,
-        said: &Testimony,
-    ) -> Result<(), InconclusiveReason> {
-        let Departed {
-            attempt,
-            uid,
-            tuple,
-            ends,
-            ..
-        } = departed;
-        let end = match (ends.as_slice(), said) {
-            ([end], _) => Some(end),
-            // Of several ends behind a Service one saw it.
-            (ends, Testimony::Seen(sighting)) => ends.iter().find(|end| {
-                let there = sighting
-                    .pod
-                    .as_ref()
-                    .is_some_and(|(_, uid)| *uid == end.pod.uid);
-                there && sighting.server.ip() == end.ip && sighting.server.port() == end.port
-            }),
-            _ => None,
-        };
-        let end = end.ok_or(InconclusiveReason::MixedEndpoints)?;
-        // The answer may have come, and its record was lost.
-        if departed.again || self.lost_around(attempt) {
-            return Err(InconclusiveReason::RecordsLost);
-        }
-        if self.is_deaf(attempt) {
-            return Err(InconclusiveReason::AttachedLate);
-        }
-        if attempt.unsure {
-            return Err(InconclusiveReason::FlowBegunBefore);
-        }
-        let (kind, answer) = match joined {
-            Joined::ReplyLost => (FindingKind::ReplyLost, Answer::ReplyLost),
-            Joined::Rejected => (FindingKind::OverBlocked, Answer::Rejected),
-            _ => (FindingKind::OverBlocked, Answer::Dropped),
-        };
-        let way_is_open = match said {
-            Testimony::NotSeen(absence) => shows_the_way(absence, attempt.first),
-            Testimony::Seen(_) => true,
-            Testimony::Incomplete(_) => false,
-        };
-        if !way_is_open {
-            return Err(InconclusiveReason::NoControl);
-        }
-        if departed.service && kind == FindingKind::OverBlocked {
-            // A node masquerades what it forwards: whether policies are asked before that or after it, the API leaves open.
-            if self.is_node(tuple.peer) {
-                return Err(InconclusiveReason::TranslatedAddress);
-            }
-            // Where it would have gone was seen by nobody.
-            if !self.is_forwarded(departed) {
-                return Err(InconclusiveReason::MixedEndpoints);
-            }
-        }
-        let newest = self.history.newest();
-        let newest = newest.ok_or(InconclusiveReason::SnapshotNotReady)?;
-        let held = newest.pod(&end.pod.uid).filter(|pod| !pod.finished);
-        if held.is_none() || newest.is_ready(&end.pod.uid) == Some(false) {
-            return Err(InconclusiveReason::DestinationNotReady);
-        }
-        // Named are those who allowed it then; whoever came since then may deny it by now.
-        let then = self.history.in_force(attempt.first);
-        let then = then.ok_or(InconclusiveReason::SnapshotNotReady)?;
-        let (Some(own), Some(pod)) = (then.pod(uid), then.pod(&end.pod.uid)) else {
-            return Err(InconclusiveReason::ExpectationChanged);
-        };
-        let end = Behind {
-            pod: Arc::clone(pod),
-            ..*end
-        };
-        let query = services::query(tuple, own, &end);
-        let key = keys::allowed(then, kind, &query)?;
-        keys::allowed(newest, kind, &query)?;
-        let expected = self
-            .history
-            .expect(tuple, uid, attempt.first, &self.here, &self.settings);
-        match expected {
-            Ok(expected) if expected.steady && matches!(expected.call, Call::Allow(_)) => {}
-            Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
-            Err(open) => return Err(open.reason),
-        }
-        let doubt = doubt(kind, uid, tuple, &end);
-        let sample = Sample {
-            syn: attempt.syn(Side::Source),
-            answer,
-        };
-        let failed = self.doubts.add(doubt, sample);
-        if failed.is_empty() {
-            return Err(InconclusiveReason::TooFewAttempts);
-        }
-        let key = Arc::new(key);
-        for sample in failed {
-            let at = sample.syn.at;
-            self.ledger.observe(&key, sample, at, true, self.now);
-            self.standing.stand(&key, at);
-        }
-        Ok(())
-    }
-
-    /// Whether a Service was seen to work at about that time, with the same ends: whoever forwards its address may not forward it (yet),
-    /// or still to those who were its ends before. A node masquerades what it forwards to one of its own ports.
-    fn is_forwarded(&self, departed: &Departed) -> bool {
-        let Departed {
-            attempt,
-            tuple,
-            ends,
-            ..
-        } = departed;
-        let Some(&worked) = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol)) else {
-            return false;
-        };
-        let then = self.history.in_force(worked);
-        let same = then
-            .and_then(|then| self.ends_in(then, tuple))
-            .is_some_and(|(then, _)| {
-                let is_held = |end: &Behind, all: &[Behind]| {
-                    all.iter().any(|held| {
-                        held.pod.uid == end.pod.uid && held.ip == end.ip && held.port == end.port
-                    })
-                };
-                then.len() == ends.len() && ends.iter().all(|end| is_held(end, &then))
-            });
-        same && worked.0.abs_diff(attempt.first.0) <= WORKED && !self.is_node(tuple.peer)
-    }
-
-    fn is_node(&self, ip: IpAddr) -> bool {
-        self.here.has(ip)
-            || self
-                .history
-                .newest()
-                .is_some_and(|newest| matches!(newest.owner(ip), IpOwner::Node(_)))
-    }
-
     /// An allowed connection got through and was answered.
     fn works(&mut self, attempt: &Attempt, uid: &Uid, tuple: &Tuple) {
         let Some((ends, service)) = self.ends(tuple) else {
@@ -431,6 +315,20 @@ impl Judge {
         };
         let over = self.standing.tried(&pair, attempt.first, true);
         self.end(over, attempt.first);
+    }
+}
+
+/// An attempt as it left.
+pub(super) fn left(key: &AttemptKey) -> Tuple {
+    Tuple {
+        side: Side::Source,
+        netns: key.netns,
+        protocol: key.protocol,
+        own: key.client.ip(),
+        peer: key.server.ip(),
+        port: key.server.port(),
+        who: None,
+        seen_as: None,
     }
 }
 
@@ -471,17 +369,5 @@ fn question(attempt: &Attempt, own: Uid, pod: Option<Uid>) -> Question {
         asker: Some(own),
         first,
         last,
-    }
-}
-
-/// What failed attempts from this pod to that end are counted as.
-fn doubt(kind: FindingKind, source: &Uid, tuple: &Tuple, end: &Behind) -> Doubt {
-    Doubt {
-        kind,
-        source: source.clone(),
-        destination: end.pod.uid.clone(),
-        destination_ip: end.ip,
-        protocol: tuple.protocol,
-        port: end.port,
     }
 }

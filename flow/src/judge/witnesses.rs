@@ -155,7 +155,8 @@ impl Judge {
 
     /// Something was sent to a pod here and did not arrive: a finding that such things do may be over.
     fn stopped(&mut self, question: &Question, asker: &Uid, absence: &Absence) {
-        let Some((destination, port)) = self.meant(question) else {
+        let newest = self.history.newest();
+        let Some((destination, port)) = newest.and_then(|newest| meant(newest, question)) else {
             return;
         };
         let pair = Pair {
@@ -169,30 +170,15 @@ impl Judge {
         if !self.standing.may_end(&pair, at) || !self.way_was_open(question, asker, absence) {
             return;
         }
+        // Who forwards to the ends of a Service hears of a change sooner or later than we.
+        let always = |view: &Snapshot| {
+            meant(view, question).is_some_and(|(pod, at)| pod == pair.destination && at == port)
+        };
+        if !self.history.since(question.first.minus(NEAR)).all(always) {
+            return;
+        }
         let over = self.standing.tried(&pair, at, false);
         self.end(over, question.first);
-    }
-
-    /// The pod that is asked about, and the port at which it would have got what was sent, if nobody else could have got it: behind an
-    /// address of a Service there may be others.
-    fn meant(&self, question: &Question) -> Option<(Uid, u16)> {
-        let pod = question.pod.as_ref()?;
-        let newest = self.history.newest()?;
-        let (ip, port) = (question.server.ip(), question.server.port());
-        if newest.pod(pod)?.ips.contains(&ip.to_canonical()) {
-            return Some((pod.clone(), port));
-        }
-        let service = newest.service_at(ip, question.protocol, port);
-        let service = service.or_else(|| {
-            matches!(newest.owner(ip), IpOwner::Node(_))
-                .then(|| newest.service_at_node_port(question.protocol, port))?
-        });
-        let (service, entry) = service?;
-        let ends = services::behind(newest, question.client.ip(), service, entry)?;
-        match ends.as_slice() {
-            [end] if end.pod.uid == *pod => Some((pod.clone(), end.port)),
-            _ => None,
-        }
     }
 
     /// Whether anything got through from the asker's node to a pod of this one at that time: else a cut cable would be enforcement.
@@ -221,6 +207,27 @@ impl Judge {
 
     pub(super) fn stands_for_others(&self, ip: IpAddr) -> bool {
         stands_for_others(self.history.newest(), ip)
+    }
+}
+
+/// The pod that is asked about, and the port at which it would have got what was sent, if nobody else could have got it: behind an
+/// address of a Service there may be others.
+fn meant(view: &Snapshot, question: &Question) -> Option<(Uid, u16)> {
+    let pod = question.pod.as_ref()?;
+    let (ip, port) = (question.server.ip(), question.server.port());
+    if view.pod(pod)?.ips.contains(&ip.to_canonical()) {
+        return Some((pod.clone(), port));
+    }
+    let service = view.service_at(ip, question.protocol, port);
+    let service = service.or_else(|| {
+        matches!(view.owner(ip), IpOwner::Node(_))
+            .then(|| view.service_at_node_port(question.protocol, port))?
+    });
+    let (service, entry) = service?;
+    let ends = services::behind(view, question.client.ip(), service, entry)?;
+    match ends.as_slice() {
+        [end] if end.pod.uid == *pod => Some((pod.clone(), end.port)),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use polproof_flow::finding::{
     Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts, Recovery,
+    Report,
 };
 use polproof_flow::netns::{Hook, InPod, NetnsEvent};
 use polproof_flow::record::{Instant, NetnsCookie, Record};
@@ -123,6 +124,36 @@ pub struct Sum {
 }
 
 impl Book {
+    pub fn add(&mut self, report: Report) {
+        for delta in report.findings {
+            let sum = self.findings.entry(Arc::clone(&delta.key)).or_default();
+            sum.observed += delta.observed;
+            sum.settled += delta.settled;
+            sum.retracted += delta.retracted;
+            sum.witnessed += delta.witnessed;
+            sum.recovered.extend(delta.recovered);
+            if delta.observed > 0 && sum.first == Instant(0) {
+                sum.first = delta.first;
+            }
+            sum.deltas.push(delta);
+        }
+        for (reason, count) in report.inconclusive {
+            *self.inconclusive.entry(reason).or_default() += count;
+        }
+        let (sum, new) = (&mut self.judged, report.judged);
+        sum.allowed_delivered += new.allowed_delivered;
+        sum.denied_delivered += new.denied_delivered;
+        sum.denied_unanswered += new.denied_unanswered;
+        sum.denied_answered += new.denied_answered;
+        sum.allowed_answered += new.allowed_answered;
+        sum.denied_stopped += new.denied_stopped;
+        sum.denied_in_grace += new.denied_in_grace;
+        for (count, more) in self.exposure.counts.iter_mut().zip(report.exposure.counts) {
+            *count += more;
+        }
+        self.exposure.sum_ms += report.exposure.sum_ms;
+    }
+
     pub fn of(&self, kind: FindingKind) -> Vec<(&FindingKey, &Sum)> {
         self.findings
             .iter()
@@ -260,34 +291,7 @@ impl Nodes {
             self.judges[n].tick(at, at);
             self.carry(n);
             let report = self.judges[n].take_report(at);
-            let book = &mut self.books[n];
-            for delta in report.findings {
-                let sum = book.findings.entry(Arc::clone(&delta.key)).or_default();
-                sum.observed += delta.observed;
-                sum.settled += delta.settled;
-                sum.retracted += delta.retracted;
-                sum.witnessed += delta.witnessed;
-                sum.recovered.extend(delta.recovered);
-                if delta.observed > 0 && sum.first == Instant(0) {
-                    sum.first = delta.first;
-                }
-                sum.deltas.push(delta);
-            }
-            for (reason, count) in report.inconclusive {
-                *book.inconclusive.entry(reason).or_default() += count;
-            }
-            let (sum, new) = (&mut book.judged, report.judged);
-            sum.allowed_delivered += new.allowed_delivered;
-            sum.denied_delivered += new.denied_delivered;
-            sum.denied_unanswered += new.denied_unanswered;
-            sum.denied_answered += new.denied_answered;
-            sum.allowed_answered += new.allowed_answered;
-            sum.denied_stopped += new.denied_stopped;
-            sum.denied_in_grace += new.denied_in_grace;
-            for (count, more) in book.exposure.counts.iter_mut().zip(report.exposure.counts) {
-                *count += more;
-            }
-            book.exposure.sum_ms += report.exposure.sum_ms;
+            self.books[n].add(report);
         }
         self.deliver();
     }

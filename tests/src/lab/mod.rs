@@ -245,6 +245,16 @@ impl Lab {
     /// # Errors
     /// When the namespace or its links cannot be made.
     pub fn add_pod(&mut self, spec: &PodSpec) -> Result<()> {
+        self.plug_pod(spec)?;
+        self.enforce()
+    }
+
+    /// Makes a pod and its object, of which the enforcer learns with the next change only, or by [`Self::enforce`]: so are all pods
+    /// for a while.
+    ///
+    /// # Errors
+    /// When the namespace or its links cannot be made.
+    pub fn plug_pod(&mut self, spec: &PodSpec) -> Result<()> {
         let (pod, manifest) = Pod::create(&mut self.nodes, spec)?;
         let id = spec.id();
         if let Some(old) = self.pods.remove(&id) {
@@ -254,8 +264,7 @@ impl Lab {
             self.manifests.apply_object(manifest)?;
         }
         self.pods.insert(id, pod);
-        self.refresh_services()?;
-        self.enforce()
+        self.refresh_services()
     }
 
     /// Gives a pod that is there other labels.
@@ -351,7 +360,11 @@ impl Lab {
         self.enforcer.as_ref()
     }
 
-    fn enforce(&mut self) -> Result<()> {
+    /// Lets the enforcer learn of all that there is.
+    ///
+    /// # Errors
+    /// When it cannot follow.
+    pub fn enforce(&mut self) -> Result<()> {
         let world = world(&self.nodes, &self.pods, &self.manifests)?;
         self.enforcer.enforce(&world)
     }

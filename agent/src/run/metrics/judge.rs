@@ -83,7 +83,7 @@ pub(super) fn judge(m: &mut Metrics, s: &Arc<JudgeStats>) {
     );
     m.gauge(
         "polproof_attempts_held",
-        "Attempts in memory",
+        "Attempts without a verdict",
         atomic(s, |s| &s.attempts_held),
     );
     m.gauge(

@@ -92,7 +92,7 @@ pub(crate) fn measure(effort: Effort) -> Result<()> {
     print("agent.connections", rate, "1/s");
     print("agent.records", records / elapsed, "1/s");
     print("agent.cpu", time / elapsed * 100.0, "% of a core");
-    // The second is without the ring's pages, which are mapped twice in a row, and without the binary's.
+    // The most there ever was, and what there is now without the binary's pages and the few of the ring that are mapped.
     print("agent.rss", memory(&lab, "VmHWM:")?, "MiB");
     print("agent.rss_anonymous", memory(&lab, "RssAnon:")?, "MiB");
     Ok(())
