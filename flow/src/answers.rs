@@ -277,7 +277,7 @@ fn nearest(
     };
     let (from, to) = (question.first.minus(CONTROL), question.last.plus(CONTROL));
     let family = question.client.is_ipv4();
-    let same_way = |entry: &&Remembered| entry.client().is_ipv4() == family;
+    let same_way = |entry: &Remembered| entry.client().is_ipv4() == family;
     for entry in memory.controls(netns, from, to).filter(same_way) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
