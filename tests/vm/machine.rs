@@ -164,7 +164,10 @@ impl Machine {
                 .arg(self.kernel.join("vmlinuz"))
                 .arg("-initrd")
                 .arg(&initramfs)
-                .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
+                .args([
+                    "-append",
+                    "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init",
+                ])
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
