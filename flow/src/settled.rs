@@ -82,6 +82,13 @@ impl History {
                 },
             };
         }
+        // The view may tell late that a pod has ended, longer after it than a change of policy is waited for.
+        let settled = last.plus(settings.settle);
+        let later = self.views.iter().skip(then);
+        let mut later = later.skip_while(|view| is_gone(&key.source, view));
+        if known_by_address && later.any(|view| view.at <= settled && is_gone(&key.source, view)) {
+            return Err(InconclusiveReason::SourceAmbiguous);
+        }
         held.map(|_| ())
             .ok_or(InconclusiveReason::ExpectationChanged)
     }
