@@ -11,6 +11,7 @@
 //! for the API server and depends on nothing of the collector but the wire.
 
 mod addresses;
+mod allocator;
 pub mod cni;
 pub mod config;
 pub mod inpod;
@@ -25,5 +26,6 @@ pub mod telemetry;
 mod uninstall;
 
 pub use addresses::LocalAddresses;
+pub use allocator::give_back_early;
 pub use run::run;
 pub use uninstall::{Removed, uninstall};

@@ -4,9 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use polproof_agent::config::{Args, Command, Config};
-use polproof_agent::{run, telemetry, uninstall};
+use polproof_agent::{give_back_early, run, telemetry, uninstall};
+
+/// Threads for everything but the judge, which has its own: little is to be done, however many processors a node has, and each
+/// costs memory.
+const THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    give_back_early();
     match start(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -25,6 +30,7 @@ fn start(args: Args) -> anyhow::Result<()> {
             uninstall(&config.bpf_dir, &config.netns_dir, &config.proc_root).map(drop)
         }
         None => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(std::thread::available_parallelism()?.get().min(THREADS))
             .enable_all()
             .build()?
             .block_on(run(config)),

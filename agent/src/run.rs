@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::addresses;
+use crate::allocator;
 use crate::cni::{self, CniHint};
 use crate::config::{Config, Source};
 use crate::judge::{self, JudgeStats, JudgeTask};
-use crate::observe::{CounterMap, Counters, ObserveConfig, Observer};
+use crate::observe::{CounterMap, Counters, ObserveConfig, Observer, capabilities};
 use crate::pods::{self, PodsConfig, PodsStats};
 use crate::privilege;
 use crate::report::spool::{Spool, SpoolConfig, SpoolStats};
@@ -36,6 +37,8 @@ use crate::telemetry::{self, Metrics, Readiness, atomic};
 const ATTACH_PER_SECOND: u32 = 15;
 /// News of namespaces on the way to the judge.
 const EVENTS: usize = 1_024;
+/// How often memory that is not used any more is given back.
+const GIVE_BACK: Duration = Duration::from_secs(60);
 /// How long the parts may take to end before the process ends without them.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let stop = CancellationToken::new();
     let mut agent = Agent::start(config, &stop).await?;
+    agent.spawn("memory", Box::pin(give_back(stop.clone())));
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
@@ -250,6 +254,17 @@ impl Agent {
     }
 }
 
+/// The start, and every list of a cluster's objects, leave much behind.
+async fn give_back(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut again = tokio::time::interval(GIVE_BACK);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = again.tick() => tokio::task::spawn_blocking(allocator::give_back_now).await?,
+        }
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -362,6 +377,7 @@ impl Figures {
                     .collect(),
                 problem: view.problem.clone(),
             },
+            kernel_lacks: capabilities().lacks.clone(),
         }
     }
 }

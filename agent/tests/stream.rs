@@ -109,6 +109,11 @@ async fn batches_arrive_once_and_receipts_trim() {
     let beat = &seen.heartbeats[0];
     assert_eq!(beat.loss.unwrap().ring_records_lost, 7);
     assert_eq!(beat.snapshot.as_ref().unwrap().source, "manifests");
+    let lacks = &beat.kernel.as_ref().unwrap().lacks;
+    assert_eq!((lacks.len(), &*lacks[0].name), (1, "tcx"));
+    for said in [&lacks[0].what, &lacks[0].consequence, &lacks[0].remedy] {
+        assert!(!said.is_empty());
+    }
 }
 
 /// The collector stores batches, its receipts are lost with the connection, and that again and again.

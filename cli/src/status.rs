@@ -271,6 +271,21 @@ fn remark(node: &Node, now: Timestamp, remarks: &mut Vec<String>) {
             if named.is_empty() { "" } else { ": " }
         ));
     }
+    match &node.kernel_lacks {
+        Some(lacks) => {
+            for lack in lacks {
+                remarks.push(format!(
+                    "node {name}: its kernel {} has {}: {}. To do: {}",
+                    node.kernel_release, lack.what, lack.consequence, lack.remedy
+                ));
+            }
+        }
+        None => remarks.push(format!(
+            "node {name}: what its kernel lacks is not told: its agent ({}) has not said it since it started, or is too old to \
+             say it. To do: upgrade the agent",
+            node.agent_version
+        )),
+    }
     let loss = &node.loss;
     for (count, what) in [
         (

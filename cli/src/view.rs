@@ -225,6 +225,8 @@ pub(crate) struct Node {
     pub(crate) agent_version: String,
     /// The kernel's.
     pub(crate) kernel_release: String,
+    /// What the kernel lacks; null if the agent does not tell, which is not "nothing".
+    pub(crate) kernel_lacks: Option<Vec<KernelLack>>,
     /// Pods that should be watched.
     pub(crate) pods_expected: u64,
     /// Pods that are.
@@ -309,6 +311,19 @@ impl Loss {
         .into_iter()
         .fold(self.ring_records_lost, u64::saturating_add)
     }
+}
+
+/// Something that the agent would use and the kernel does not have.
+#[derive(Debug, Serialize)]
+pub(crate) struct KernelLack {
+    /// For example `tcx`.
+    pub(crate) name: String,
+    /// In words.
+    pub(crate) what: String,
+    /// What it means for verdicts.
+    pub(crate) consequence: String,
+    /// What to do.
+    pub(crate) remedy: String,
 }
 
 /// A claim of the node's files about its CNI.

@@ -184,12 +184,23 @@ async fn what_agents_say_is_harmless_and_short() {
                 problem: evil.clone(),
                 other_policies: vec![
                     v1::PolicyCount {
-                        kind: evil,
+                        kind: evil.clone(),
                         ..v1::PolicyCount::default()
                     };
                     200
                 ],
                 ..v1::SnapshotState::default()
+            }),
+            kernel: Some(v1::Kernel {
+                lacks: vec![
+                    v1::KernelLack {
+                        name: evil.clone(),
+                        what: evil.clone(),
+                        consequence: "y".repeat(10_000),
+                        remedy: evil,
+                    };
+                    200
+                ],
             }),
             ..v1::Heartbeat::default()
         }))
@@ -218,6 +229,11 @@ async fn what_agents_say_is_harmless_and_short() {
     all.extend(snapshot.other_policies.into_iter().map(|of| of.kind));
     all.extend([status.cni[0].remedy.clone(), status.cni[0].evidence.clone()]);
     all.extend(snapshot.refused);
+    let lacks = status.kernel.unwrap().lacks;
+    assert_eq!(lacks.len(), 20);
+    for lack in lacks {
+        all.extend([lack.name, lack.what, lack.consequence, lack.remedy]);
+    }
     for text in all {
         assert!(!text.chars().any(convert::unprintable), "{text:?}");
         assert!(text.len() <= 1_003, "{}", text.len());

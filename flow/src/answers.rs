@@ -46,11 +46,14 @@ pub(crate) trait Knowledge {
     /// out.
     fn lost(&self, protocol: Protocol, from: Instant, to: Instant) -> Option<Gap>;
 
-    /// Whether an address was that of a pod of the asker's node (or of the asker itself) around that time.
+    /// Whether an address was that of a pod of the asker's node (or of the asker itself) at that time, and is now.
     fn same_node(&self, client: IpAddr, asker: &Uid, at: Instant) -> bool;
 
     /// Whether an address may stand for somebody behind it: a node's, a Service's, an unknown one; any but that of a pod.
     fn stands_for_others(&self, ip: IpAddr) -> bool;
+
+    /// Whether an address is known to be this node's own, or that of a pod of it.
+    fn is_ours(&self, ip: IpAddr) -> bool;
 }
 
 /// The memories of the two sides.
@@ -188,7 +191,7 @@ fn answer(
         {
             None
         }
-        Match::Seen(found) => Some(Testimony::Seen(sighting(found, knowledge))),
+        Match::Seen(found) => Some(Testimony::Seen(sighting(&found, knowledge))),
         _ if !over => None,
         Match::Unclear(gap) => Some(Testimony::Incomplete(gap)),
         Match::Nothing => Some(match absence(question, memory, knowledge) {
@@ -214,6 +217,13 @@ fn absence(
     memory: &Recent,
     knowledge: &dyn Knowledge,
 ) -> Result<Absence, Gap> {
+    // First of all: whoever asks us because an address points at this node must not take it for ours.
+    if question.side == Side::Source
+        && question.pod.is_none()
+        && !knowledge.is_ours(question.client.ip())
+    {
+        return Err(Gap::PodUnknown);
+    }
     let udp = question.protocol == Protocol::Udp;
     let (from, to) = (question.first.minus(BEFORE), question.last.plus(AFTER));
     // A datagram may be hidden behind an earlier one of its tuple, which must not have been missed either.
@@ -269,7 +279,9 @@ fn nearest(
     for entry in memory.controls(netns, from, to) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
-        if best.as_ref().is_none_or(|(held, _)| distance < *held)
+        // That one family gets through says nothing of the other.
+        if entry.client().is_ipv4() == question.client.is_ipv4()
+            && best.as_ref().is_none_or(|(held, _)| distance < *held)
             && knowledge.same_node(entry.client().ip(), asker, at)
         {
             let control = Control {

@@ -9,7 +9,8 @@
 //! [flow](crate::udp), a datagram back, and the ICMP port unreachable of the pod's own stack.
 //!
 //! A SYN is repeated by its sender with the same initial sequence number: that is the same attempt, and a
-//! decided attempt is remembered for as long as a repetition can still come. The same number long after is another attempt.
+//! decided attempt is known by its [memory](crate::recent) for as long as a repetition can still come. The same number long after is
+//! another attempt.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -85,7 +86,7 @@ pub(crate) enum Signal {
         /// When the flow began; `None` if before anything that is remembered.
         begun: Option<Instant>,
     },
-    /// It was counted before a restart (see [`Attempt::counted_marker`]); so many SYNs were seen.
+    /// It was counted before a restart (see [`counted_marker`]); so many SYNs were seen.
     Counted(u8),
 }
 
@@ -228,11 +229,9 @@ pub(crate) enum Phase {
     Ended(Outcome),
     /// It ended, and the verdict waits for an identity until then.
     Waiting(Outcome, Instant),
-    /// The verdict is given; remembered for repetitions.
-    Counted,
 }
 
-/// An attempt in the table.
+/// An attempt without a verdict.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) key: AttemptKey,
@@ -251,6 +250,8 @@ pub(crate) struct Attempt {
     pub(crate) told: Told,
     /// Its place in the [memory](crate::recent) of its side.
     pub(crate) remembered: u32,
+    /// Its number in the [table](crate::table).
+    pub(crate) number: u32,
 }
 
 impl Attempt {
@@ -265,6 +266,7 @@ impl Attempt {
             answered: at,
             told: Told::Plain,
             remembered: 0,
+            number: 0,
         }
     }
 
@@ -273,21 +275,6 @@ impl Attempt {
         self.first = self.first.min(at);
         self.last = self.last.max(at);
         self.syns = self.syns.saturating_add(1);
-    }
-
-    /// Whether a SYN of that time can be a repetition, and not a new attempt that chose the same number.
-    pub(crate) fn may_be_repeated_at(&self, at: Instant) -> bool {
-        self.phase != Phase::Counted || at <= self.last.plus(self.patience())
-    }
-
-    /// How long a decided attempt is remembered: a sender waits 1 s (of SCTP 3 s), then twice as long each time, and one repetition may
-    /// be lost on the way.
-    fn patience(&self) -> u64 {
-        let unit = match self.key.protocol {
-            Protocol::Sctp => 3 * Instant::SECOND,
-            Protocol::Tcp | Protocol::Udp => Instant::SECOND,
-        };
-        (unit << self.syns.clamp(1, 6)).saturating_add(Instant::SECOND)
     }
 
     /// An answer. Whatever else came, a SYN-ACK is the stack's own acceptance. Says whether the attempt ended by it.
@@ -301,7 +288,7 @@ impl Attempt {
                 *held = outcome;
                 false
             }
-            Phase::Ended(_) | Phase::Waiting(..) | Phase::Counted => return false,
+            Phase::Ended(_) | Phase::Waiting(..) => return false,
         };
         self.answered = at;
         self.told = told;
@@ -322,13 +309,7 @@ impl Attempt {
             },
             Phase::Ended(_) => self.last.plus(2 * Instant::SECOND),
             Phase::Waiting(_, until) => until,
-            Phase::Counted => self.last.plus(self.patience()),
         }
-    }
-
-    /// Whether a repetition may come after a restart, so that a checkpoint must carry a marker.
-    pub(crate) fn may_repeat(&self, now: Instant) -> bool {
-        self.syns >= 2 || self.first.plus(self.patience() / 2) >= now
     }
 
     /// The record of a packet the way of the attempt.
@@ -348,20 +329,6 @@ impl Attempt {
     /// The (first) SYN.
     pub(crate) fn syn(&self, side: Side) -> Record {
         self.syn_at(side, self.first)
-    }
-
-    /// A record that no packet makes: "this attempt is counted, ignore repetitions".
-    pub(crate) fn counted_marker(&self, side: Side) -> Record {
-        self.record(
-            side,
-            self.last,
-            Event::Unreachable {
-                reporter: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                icmp_type: MARKER,
-                code: self.syns,
-                quoted_sequence: self.key.tag,
-            },
-        )
     }
 
     /// The records that lead to this state again, to be read after a restart.
@@ -384,6 +351,31 @@ impl Attempt {
             ));
         }
     }
+}
+
+/// For how long after its last SYN a decided attempt may be repeated: a sender waits 1 s (of SCTP 3 s), then twice as long each time, and
+/// one repetition may be lost on the way.
+pub(crate) fn patience(protocol: Protocol, syns: u8) -> u64 {
+    let unit = match protocol {
+        Protocol::Sctp => 3 * Instant::SECOND,
+        Protocol::Tcp | Protocol::Udp => Instant::SECOND,
+    };
+    (unit << syns.clamp(1, 6)).saturating_add(Instant::SECOND)
+}
+
+/// A record that no packet makes: "this attempt is counted, ignore repetitions".
+pub(crate) fn counted_marker(key: &AttemptKey, side: Side, last: Instant, syns: u8) -> Record {
+    record_of(
+        key,
+        crossing_of(side),
+        last,
+        Event::Unreachable {
+            reporter: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            icmp_type: MARKER,
+            code: syns,
+            quoted_sequence: key.tag,
+        },
+    )
 }
 
 fn crossing_of(side: Side) -> Crossing {

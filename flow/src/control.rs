@@ -17,7 +17,7 @@ const WINDOW: u64 = 60 * Instant::SECOND;
 /// Two of them at least so far apart.
 const APART: u64 = Instant::SECOND;
 /// How near in time something else must have got through.
-const NEAR: u64 = 10 * Instant::SECOND;
+pub(crate) const NEAR: u64 = 10 * Instant::SECOND;
 /// Attempts remembered of one connection.
 const REMEMBERED: usize = 8;
 

@@ -136,6 +136,11 @@ impl History {
         if newest.is_some() && newest != Some(snapshot.version()) {
             self.push(at, snapshot);
         }
+        self.lose_sight()
+    }
+
+    /// Nobody tells of changes any more. Says whether somebody did until now.
+    pub(crate) fn lose_sight(&mut self) -> bool {
         self.live_from.take().is_some()
     }
 
@@ -415,6 +420,13 @@ impl History {
             since,
             begun: false,
         })
+    }
+
+    /// The view that was in force at a moment; the first one, if it came later.
+    pub(crate) fn in_force(&self, at: Instant) -> Option<&Snapshot> {
+        let then = self.views.partition_point(|view| view.at <= at);
+        let view = self.views.get(then.saturating_sub(1))?;
+        Some(&view.snapshot)
     }
 
     /// The newest view.

@@ -190,6 +190,12 @@ impl<P> Inquiries<P> {
         !self.finished.is_empty()
     }
 
+    /// What the cases are about whose end nobody has been told yet.
+    pub(crate) fn purposes(&self) -> impl Iterator<Item = &P> {
+        let open = self.cases.values().map(|case| &case.purpose);
+        open.chain(self.finished.iter().map(|(purpose, _)| purpose))
+    }
+
     /// What others are to be asked.
     pub(crate) fn take(&mut self) -> Vec<Inquiry> {
         std::mem::take(&mut self.out)

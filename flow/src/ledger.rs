@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::expectation::tells_of_allowance;
 use crate::finding::{
-    Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts, Recovery,
-    Report, Sample,
+    Answer, Exposure, FindingDelta, FindingKey, FindingKind, InconclusiveReason, JudgedCounts,
+    Recovery, Report, Sample,
 };
 use crate::record::Instant;
 
@@ -28,13 +28,34 @@ struct Words {
     witnessed: u64,
     /// They refute one: then only those are believed that were borne out.
     refuted: Option<InconclusiveReason>,
+    /// Some of them were not accepted: a filter in the pod may have taken or refused them.
+    bare: bool,
 }
 
 impl Words {
-    /// Why none is believed, if so.
-    fn refused(self) -> Option<InconclusiveReason> {
-        self.refuted.filter(|_| self.witnessed == 0)
+    fn basis(self) -> Basis {
+        Basis {
+            refused: self.refuted.filter(|_| self.witnessed == 0),
+            witnessed: self.witnessed > 0,
+            bare: self.bare,
+        }
     }
+}
+
+/// What the attempts of one group rest on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Basis {
+    /// Why none is believed, if so.
+    pub(crate) refused: Option<InconclusiveReason>,
+    /// The witness at the other end has seen one, too.
+    pub(crate) witnessed: bool,
+    /// Some rest on nothing but that no filter in the pod can have refused or taken them.
+    pub(crate) bare: bool,
+}
+
+/// Whether an attempt proves nothing if something filters in the pod.
+const fn is_bare(answer: Answer) -> bool {
+    matches!(answer, Answer::Refused | Answer::Delivered)
 }
 
 /// Attempts reported together.
@@ -117,6 +138,7 @@ impl Ledger {
         if let Some((delta, words)) = self.observed.get_mut(key) {
             delta.observed += 1;
             words.witnessed += witnessed;
+            words.bare |= is_bare(sample.answer);
             delta.first = delta.first.min(begun);
             delta.last = delta.last.max(at);
             if delta.samples.len() < SAMPLES {
@@ -140,6 +162,7 @@ impl Ledger {
             let words = Words {
                 witnessed,
                 refuted: None,
+                bare: is_bare(sample.answer),
             };
             self.observed.insert(Arc::clone(key), (delta, words));
         }
@@ -231,7 +254,11 @@ impl Ledger {
         self.settled_until = self.settled_until.max(settled_until);
         for delta in unsettled {
             if delta.observed > 0 && delta.last > self.settled_until {
-                self.group(&delta, Words::default());
+                let words = Words {
+                    bare: delta.samples.iter().any(|sample| is_bare(sample.answer)),
+                    ..Words::default()
+                };
+                self.group(&delta, words);
             }
         }
         self.last_report = self.next_group;
@@ -295,7 +322,7 @@ impl Ledger {
             &Arc<FindingKey>,
             Instant,
             Instant,
-            Option<InconclusiveReason>,
+            Basis,
         ) -> Result<(), InconclusiveReason>,
     ) -> Report {
         self.settled_until = self.settled_until.max(settled_until);
@@ -304,7 +331,7 @@ impl Ledger {
         {
             let ((last, _), group) = group.remove_entry();
             let words = group.words;
-            let verdict = upheld(&group.key, group.first, last, words.refused());
+            let verdict = upheld(&group.key, group.first, last, words.basis());
             self.finish(&group.delta(last), verdict, words);
         }
         self.last_report = self.next_group;
@@ -317,7 +344,7 @@ impl Ledger {
         for (mut delta, words) in observed {
             self.reported.insert(Arc::clone(&delta.key), now);
             if delta.last <= self.settled_until {
-                let verdict = upheld(&delta.key, delta.first, delta.last, words.refused());
+                let verdict = upheld(&delta.key, delta.first, delta.last, words.basis());
                 self.finish(&delta, verdict, words);
                 if let Some(done) = self.done.get_mut(&delta.key) {
                     done.observed += delta.observed;
@@ -437,6 +464,7 @@ impl Ledger {
                 merge(held, delta);
                 of.witnessed += words.witnessed;
                 of.refuted = of.refuted.or(words.refuted);
+                of.bare |= words.bare;
             }
         }
     }

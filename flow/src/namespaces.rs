@@ -23,6 +23,10 @@ pub struct Binding {
     pub since: Instant,
     /// What else sat on eth0 when it was last asked.
     pub hook: Hook,
+    /// Since when nothing else does, if nothing does.
+    pub exclusive_from: Instant,
+    /// Since when nothing filters in the pod, if nothing did when it was last asked.
+    pub plain_from: Option<Instant>,
 }
 
 /// For how long a namespace that is gone may still have attempts to judge.
@@ -61,6 +65,24 @@ impl Namespace {
                 .gaps
                 .iter()
                 .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
+    }
+}
+
+impl Namespace {
+    /// Without room for another one, what was between the two oldest counts as unseen, too.
+    fn join_gaps(&mut self) {
+        if self.gaps.len() > GAPS
+            && let Some((from, to)) = self.gaps.pop_front()
+            && let Some(oldest) = self.gaps.front_mut()
+        {
+            *oldest = (oldest.0.min(from), oldest.1.max(to));
+        }
+    }
+
+    /// From when on every packet was seen, until now.
+    fn whole_since(&self) -> Instant {
+        let gaps = self.gaps.iter().map(|(_, to)| *to);
+        gaps.fold(self.since, Instant::max)
     }
 }
 
@@ -134,7 +156,7 @@ impl Namespaces {
                     // The first time that it is asked is when it was attached to, or soon after: what was there then was
                     // there before.
                     held.plain_from = match held.in_pod {
-                        None => held.since,
+                        None => held.since.max(held.plain_from),
                         Some(_) => *at,
                     };
                 }
@@ -149,10 +171,8 @@ impl Namespaces {
                 }
             }
             NetnsEvent::Gap { from, to, .. } => {
-                if held.gaps.len() >= GAPS {
-                    held.gaps.pop_front();
-                }
                 held.gaps.push_back((*from, *to));
+                held.join_gaps();
             }
             NetnsEvent::Sockets { .. } => {}
             NetnsEvent::Gone { at, .. } => held.gone = Some(*at),
@@ -169,6 +189,9 @@ impl Namespaces {
                     pod: Some(binding.pod),
                     addresses: binding.addresses,
                     since: binding.since,
+                    exclusive_from: binding.exclusive_from,
+                    // It is asked anew.
+                    plain_from: binding.plain_from.unwrap_or(now),
                     hook: Some(binding.hook),
                     gone: Some(now.plus(UNCONFIRMED)),
                     ..Namespace::default()
@@ -211,11 +234,28 @@ impl Namespaces {
             .is_some_and(|held| matches!(held.in_pod, Some(InPod::Plain)) && held.plain_from <= at)
     }
 
-    /// Whether something in the pod is known to filter.
-    pub(crate) fn is_filtered(&self, netns: NetnsCookie) -> bool {
+    /// Whether it is known what filters in the pod.
+    pub(crate) fn is_inside_known(&self, netns: NetnsCookie) -> bool {
         self.held
             .get(&netns)
-            .is_some_and(|held| matches!(held.in_pod, Some(InPod::Filtered(_))))
+            .is_some_and(|held| held.in_pod.is_some())
+    }
+
+    /// Whether something may filter in a pod, or did at some time since then.
+    pub(crate) fn may_filter(&self, pod: &Uid, since: Instant) -> bool {
+        self.held.values().any(|held| {
+            held.pod.as_ref() == Some(pod)
+                && !(matches!(held.in_pod, Some(InPod::Plain)) && held.plain_from <= since)
+        })
+    }
+
+    /// Whether the programs were away from a namespace for some time between two moments.
+    pub(crate) fn was_away(&self, netns: NetnsCookie, from: Instant, to: Instant) -> bool {
+        self.held.get(&netns).is_some_and(|held| {
+            held.gaps
+                .iter()
+                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
+        })
     }
 
     /// Why not every packet in a namespace was seen between two moments.
@@ -306,8 +346,11 @@ impl Namespaces {
                     netns: *netns,
                     pod: held.pod.clone()?,
                     addresses: held.addresses.clone(),
-                    since: held.since,
+                    since: held.whole_since(),
                     hook: held.hook.clone()?,
+                    exclusive_from: held.exclusive_from,
+                    plain_from: matches!(held.in_pod, Some(InPod::Plain))
+                        .then_some(held.plain_from),
                 })
             })
             .collect();

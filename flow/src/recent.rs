@@ -1,11 +1,12 @@
-//! The attempts of the last minutes at one side, for the questions of others.
+//! The attempts of the last minutes at one side, for the questions of others, and to tell the repetition of a decided attempt from a new one.
 //!
-//! A ring of the latest attempts, oldest out first. Each entry points to the one before it with the same tag, the same client and the same
+//! A ring of the latest attempts, oldest out first. Each entry points to the one before it with the same tag, the same ends and the same
 //! namespace: three chains that need no upkeep, because a pointer out of the ring is the end of its chain. Memory grows to the bound and
 //! stays; remembering allocates nothing then.
 //!
 //! An attempt that was repeated since it was written down is written down again before it would go, so what is forgotten is older than
-//! [`Recent::complete_from`], and nobody says "not seen" of a time before that.
+//! [`Recent::complete_from`], and nobody says "not seen" of a time before that. So is one that has its verdict and was repeated, for as
+//! long as it may be again: its next SYN is no new attempt.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -13,18 +14,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use polproof_policy::Protocol;
 
-use crate::attempt::{AttemptKey, Outcome};
+use crate::attempt::{AttemptKey, Outcome, patience};
 use crate::record::{Instant, NetnsCookie};
 use crate::settings::Settings;
 use crate::witness::Seen;
 
 mod begun;
 mod find;
+mod packed;
 
 pub(crate) use find::{Match, SLACK};
+pub(crate) use packed::Packed;
+use packed::Wide;
 
 /// The longest walk along one chain: who sends a flood under one tag does not make every question expensive.
 const WALK: usize = 512;
+/// Decided attempts that may still be repeated and so stay, before one of them goes all the same.
+const CHANCES: usize = 8;
 /// Nanoseconds in a microsecond.
 const MICRO: u64 = 1_000;
 /// No answer yet.
@@ -32,20 +38,16 @@ const NEVER: u32 = u32::MAX;
 
 /// Chains.
 const TAG: usize = 0;
-const CLIENT: usize = 1;
+const ENDS: usize = 1;
 const NETNS: usize = 2;
 
-/// An attempt that is remembered. Times after the first are kept in microseconds.
+/// An attempt that is remembered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remembered {
     netns: NetnsCookie,
     first: Instant,
-    last: u32,
-    answered: u32,
-    /// `last` when it was written down.
-    written: u32,
-    /// The entry before it, of each chain.
-    older: [u32; 3],
+    last: Instant,
+    answered: Option<Instant>,
     tag: u32,
     client: IpAddr,
     server: IpAddr,
@@ -53,8 +55,6 @@ pub(crate) struct Remembered {
     server_port: u16,
     protocol: Protocol,
     outcome: Seen,
-    /// Saturating.
-    syns: u8,
     /// A UDP flow that went on, and no attempt.
     goes_on: bool,
 }
@@ -78,34 +78,25 @@ impl Remembered {
     }
     /// Last packet.
     pub(crate) fn last(&self) -> Instant {
-        self.first.plus(u64::from(self.last) * MICRO)
+        self.last
     }
     /// When it was answered, if it was.
     pub(crate) fn answered(&self) -> Option<Instant> {
-        (self.answered != NEVER).then(|| self.first.plus(u64::from(self.answered) * MICRO))
+        self.answered
     }
     /// What became of it, so far.
     pub(crate) fn outcome(&self) -> Seen {
         self.outcome
     }
-    /// SYNs, saturating.
-    #[cfg(test)]
-    fn syns(&self) -> u8 {
-        self.syns
-    }
 
-    fn is(&self, key: &AttemptKey) -> bool {
-        self.tag == key.tag
-            && self.netns == key.netns
-            && self.protocol == key.protocol
-            && self.client() == key.client
-            && self.server() == key.server
-    }
-
-    fn after_first(&self, at: Instant) -> u32 {
-        u32::try_from(at.since(self.first) / MICRO)
-            .unwrap_or(NEVER - 1)
-            .min(NEVER - 1)
+    fn key(&self) -> AttemptKey {
+        AttemptKey {
+            netns: self.netns,
+            protocol: self.protocol,
+            client: self.client(),
+            server: self.server(),
+            tag: self.tag,
+        }
     }
 }
 
@@ -119,11 +110,12 @@ pub(crate) struct Recent {
     /// For how long the kernel says nothing of a UDP tuple after a record of it, if the times in a question are as wrong as
     /// they may be.
     udp_held: u64,
-    ring: Vec<Remembered>,
+    ring: Vec<Packed>,
+    wide: Wide,
     /// Number of the next entry; they wrap.
     next: u32,
     held: usize,
-    /// The latest entry of every tag and client, by hash.
+    /// The latest entry of every tag and of every pair of ends, by hash.
     heads: [Vec<u32>; 2],
     /// And of every namespace.
     latest: HashMap<NetnsCookie, u32>,
@@ -140,6 +132,7 @@ impl Recent {
             remember,
             udp_held: Settings::default().udp_window.saturating_add(SLACK),
             ring: Vec::new(),
+            wide: Wide::default(),
             next: 0,
             held: 0,
             heads: [vec![0; bound], vec![0; bound]],
@@ -185,10 +178,11 @@ impl Recent {
     /// Forgets what is too old.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(oldest) = self.oldest()
-            && oldest.last().plus(self.remember) < now
+            && let keep = self.remember.max(patience(oldest.protocol, oldest.syns))
+            && oldest.last().plus(keep) < now
         {
-            self.complete_from = self.complete_from.max(oldest.last().plus(1));
-            self.held -= 1;
+            let oldest = *oldest;
+            self.forget(&oldest);
         }
         if self.latest.len() > 64 && self.latest.len() > 2 * self.held {
             let (next, held) = (self.next, self.held);
@@ -196,26 +190,20 @@ impl Recent {
         }
     }
 
+    /// The oldest one goes for good.
+    fn forget(&mut self, oldest: &Packed) {
+        self.held -= 1;
+        self.wide.free(oldest);
+        self.complete_from = self.complete_from.max(oldest.last().plus(1));
+    }
+
     /// Remembers an attempt; where it is.
     pub(crate) fn begin(&mut self, key: &AttemptKey, first: Instant, goes_on: bool) -> u32 {
-        let entry = Remembered {
-            netns: key.netns,
-            first,
-            last: 0,
-            answered: NEVER,
-            written: 0,
-            older: [0; 3],
-            tag: key.tag,
-            client: key.client.ip(),
-            server: key.server.ip(),
-            client_port: key.client.port(),
-            server_port: key.server.port(),
-            protocol: key.protocol,
-            outcome: Seen::Unanswered,
-            syns: 1,
-            goes_on,
-        };
-        self.push(entry)
+        if self.held >= self.bound {
+            self.evict(first);
+        }
+        let entry = Packed::new(key, first, goes_on, &mut self.wide);
+        self.push(key, entry)
     }
 
     /// A further SYN; where the attempt is now.
@@ -224,15 +212,7 @@ impl Recent {
             return self.begin(key, at, false);
         };
         if let Some(entry) = self.entry_mut(place) {
-            if at < entry.first {
-                let (last, answered) = (entry.last(), entry.answered());
-                entry.first = at;
-                entry.last = entry.after_first(last);
-                entry.answered = answered.map_or(NEVER, |when| entry.after_first(when));
-            } else {
-                entry.last = entry.last.max(entry.after_first(at));
-            }
-            entry.syns = entry.syns.saturating_add(1);
+            entry.repeat(at);
         }
         place
     }
@@ -247,38 +227,94 @@ impl Recent {
         };
         if let Some(place) = self.place(place, key)
             && let Some(entry) = self.entry_mut(place)
-            && seen < entry.outcome
         {
-            entry.outcome = seen;
-            entry.answered = entry.after_first(at);
+            entry.answer(seen, at);
         }
+    }
+
+    /// The verdict is given.
+    pub(crate) fn decide(&mut self, place: u32, key: &AttemptKey) {
+        if let Some(place) = self.place(place, key)
+            && let Some(entry) = self.entry_mut(place)
+        {
+            entry.decide();
+        }
+    }
+
+    /// An attempt of before a restart, of which the verdict was given after so many SYNs.
+    pub(crate) fn restore(&mut self, key: &AttemptKey, last: Instant, syns: u8) {
+        let place = self.begin(key, last, false);
+        if let Some(entry) = self.entry_mut(place) {
+            entry.syns = syns;
+            entry.decide();
+        }
+    }
+
+    /// Where the attempt is of which a SYN or an answer of that time is news, if its verdict is given. What comes long after is of another
+    /// attempt with the same number.
+    pub(crate) fn decided(&self, key: &AttemptKey, at: Instant) -> Option<u32> {
+        let place = self.latest(key, WALK)?;
+        let entry = self.entry(place)?;
+        let patience = patience(entry.protocol, entry.syns);
+        (entry.is_decided() && at <= entry.last().plus(patience)).then_some(place)
+    }
+
+    /// Decided attempts of which a repetition may come after a restart: each with its last SYN, and how many there were.
+    pub(crate) fn repeatable(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (AttemptKey, Instant, u8)> {
+        self.latest_first()
+            .filter(move |entry| {
+                let patience = patience(entry.protocol, entry.syns);
+                entry.is_decided()
+                    && entry.last().plus(patience) >= now
+                    && (entry.syns >= 2 || entry.first.plus(patience / 2) >= now)
+            })
+            .map(|entry| (entry.open(&self.wide).key(), entry.last(), entry.syns))
+    }
+
+    /// Every entry.
+    fn latest_first(&self) -> impl Iterator<Item = &Packed> {
+        let held = u32::try_from(self.held).unwrap_or(u32::MAX);
+        (1..=held).filter_map(|back| self.entry(self.next.wrapping_sub(back)))
     }
 
     /// Where an attempt is that was at `place`.
     fn place(&self, place: u32, key: &AttemptKey) -> Option<u32> {
-        if self.entry(place).is_some_and(|entry| entry.is(key)) {
+        let there = self.entry(place);
+        if there.is_some_and(|entry| entry.is(key, &self.wide)) {
             return Some(place);
         }
-        let (tag, _) = chains(key.protocol, key.tag, key.client, key.server);
-        self.walk(TAG, self.head(TAG, &tag))
-            .find(|(_, entry)| entry.is(key))
+        self.latest(key, self.bound)
+    }
+
+    /// Where the latest attempt of a key is. It is on the chain of its tag and on that of its ends, and only one of the two is long, if
+    /// somebody floods us with one tag or between the same ends: so the shorter one is enough.
+    fn latest(&self, key: &AttemptKey, most: usize) -> Option<u32> {
+        let tag = by_tag(key.protocol, key.tag, key.client);
+        let ends = by_ends(key.netns, key.protocol, key.client, key.server);
+        let tagged = self.walk_packed(TAG, self.head(TAG, &tag));
+        let between = self.walk_packed(ENDS, self.head(ENDS, &ends));
+        tagged
+            .zip(between)
+            .take(most)
+            .flat_map(|(one, other)| [one, other])
+            .find(|(_, entry)| entry.is(key, &self.wide))
             .map(|(place, _)| place)
     }
 
-    fn push(&mut self, mut entry: Remembered) -> u32 {
-        while self.held >= self.bound {
-            self.evict();
-        }
-        let (tag, client) = chains(entry.protocol, entry.tag, entry.client(), entry.server());
+    fn push(&mut self, key: &AttemptKey, mut entry: Packed) -> u32 {
         let place = self.next;
-        let (tag, client) = (self.bucket(&tag), self.bucket(&client));
+        let tag = self.bucket(&by_tag(key.protocol, key.tag, key.client));
+        let ends = self.bucket(&by_ends(key.netns, key.protocol, key.client, key.server));
         let head = |heads: Option<&mut u32>| heads.map_or(0, |head| std::mem::replace(head, place));
-        let [tags, clients] = &mut self.heads;
+        let [tags, pairs] = &mut self.heads;
         // Nothing before it in its namespace: the end of the chain.
         let end = place.wrapping_sub(u32::MAX / 2);
         entry.older = [
             head(tags.get_mut(tag)),
-            head(clients.get_mut(client)),
+            head(pairs.get_mut(ends)),
             self.latest.insert(entry.netns, place).unwrap_or(end),
         ];
         let slot = self.slot(place);
@@ -291,23 +327,28 @@ impl Recent {
         place
     }
 
-    fn evict(&mut self) {
-        let Some(oldest) = self.oldest().copied() else {
-            return;
-        };
-        self.held -= 1;
-        if oldest.last > oldest.written {
-            self.push(Remembered {
-                written: oldest.last,
-                ..oldest
-            });
-            return;
+    /// Makes room for one that is new now.
+    fn evict(&mut self, now: Instant) {
+        let mut chances = CHANCES;
+        while let Some(oldest) = self.oldest().copied() {
+            let patient = oldest.is_decided()
+                && oldest.syns >= 2
+                && oldest.last().plus(patience(oldest.protocol, oldest.syns)) >= now;
+            if !oldest.is_renewed() {
+                if !patient || chances == 0 {
+                    self.forget(&oldest);
+                    self.evicted += 1;
+                    return;
+                }
+                chances -= 1;
+            }
+            self.held -= 1;
+            let key = oldest.open(&self.wide).key();
+            self.push(&key, oldest.again());
         }
-        self.complete_from = self.complete_from.max(oldest.last().plus(1));
-        self.evicted += 1;
     }
 
-    fn oldest(&self) -> Option<&Remembered> {
+    fn oldest(&self) -> Option<&Packed> {
         if self.held == 0 {
             return None;
         }
@@ -319,14 +360,14 @@ impl Recent {
         place as usize & (self.bound - 1)
     }
 
-    fn entry(&self, place: u32) -> Option<&Remembered> {
+    fn entry(&self, place: u32) -> Option<&Packed> {
         if !is_held(self.next, self.held, place) {
             return None;
         }
         self.ring.get(self.slot(place))
     }
 
-    fn entry_mut(&mut self, place: u32) -> Option<&mut Remembered> {
+    fn entry_mut(&mut self, place: u32) -> Option<&mut Packed> {
         if !is_held(self.next, self.held, place) {
             return None;
         }
@@ -346,8 +387,14 @@ impl Recent {
         head.copied().unwrap_or(0)
     }
 
-    /// The entries of a chain, the latest first, with their places. Chains of one hash are one.
-    fn walk(&self, chain: usize, from: u32) -> impl Iterator<Item = (u32, &Remembered)> {
+    /// The entries of a chain, the latest first. Chains of one hash are one.
+    fn walk(&self, chain: usize, from: u32) -> impl Iterator<Item = Remembered> {
+        self.walk_packed(chain, from)
+            .map(|(_, entry)| entry.open(&self.wide))
+    }
+
+    /// The same with their places.
+    fn walk_packed(&self, chain: usize, from: u32) -> impl Iterator<Item = (u32, &Packed)> {
         let mut place = Some(from);
         std::iter::from_fn(move || {
             let here = place?;
@@ -365,20 +412,27 @@ fn is_held(next: u32, held: usize, place: u32) -> bool {
     (1..=held).contains(&(next.wrapping_sub(place) as usize))
 }
 
-/// What the two hashed chains of an attempt are called: by tag and by client; of UDP, which has no tag, by client and by the client's
-/// address and the server's port.
-type Chains = ((Protocol, u32, Option<SocketAddr>), (Protocol, IpAddr, u16));
+/// What the hashed chain of ends is called.
+#[derive(Debug, Hash)]
+enum Ends {
+    /// With a handshake: both ends, in one namespace.
+    Both(NetnsCookie, Protocol, SocketAddr, SocketAddr),
+    /// Of UDP, in any namespace: the client's address and the server's port.
+    Like(IpAddr, u16),
+}
 
-fn chains(protocol: Protocol, tag: u32, client: SocketAddr, server: SocketAddr) -> Chains {
+/// What the chain of an attempt's tag is called; of UDP, which has none, that of its client.
+fn by_tag(protocol: Protocol, tag: u32, client: SocketAddr) -> impl Hash {
     match protocol {
-        Protocol::Tcp | Protocol::Sctp => (
-            (protocol, tag, None),
-            (protocol, client.ip(), client.port()),
-        ),
-        Protocol::Udp => (
-            (protocol, 0, Some(client)),
-            (protocol, client.ip(), server.port()),
-        ),
+        Protocol::Tcp | Protocol::Sctp => (protocol, tag, None),
+        Protocol::Udp => (protocol, 0, Some(client)),
+    }
+}
+
+fn by_ends(netns: NetnsCookie, protocol: Protocol, client: SocketAddr, server: SocketAddr) -> Ends {
+    match protocol {
+        Protocol::Tcp | Protocol::Sctp => Ends::Both(netns, protocol, client, server),
+        Protocol::Udp => Ends::Like(client.ip(), server.port()),
     }
 }
 

@@ -134,6 +134,18 @@ impl Standing {
         })
     }
 
+    /// Whether anything stands that is over if the connection was stopped at that time.
+    pub(crate) fn may_end(&self, pair: &Pair, at: Instant) -> bool {
+        let ends = |key: &Arc<FindingKey>| {
+            key.kind != FindingKind::Survivor
+                && !tells_of_allowance(key.kind)
+                && self.held.get(key).is_some_and(|stand| stand.last < at)
+        };
+        self.pairs
+            .get(pair)
+            .is_some_and(|keys| keys.iter().any(ends))
+    }
+
     /// The connection was tried at that time, and was stopped or (`through`) got through and was answered.
     pub(crate) fn tried(&mut self, pair: &Pair, at: Instant, through: bool) -> Vec<Over> {
         let Some(keys) = self.pairs.get(pair) else {

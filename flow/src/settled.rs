@@ -3,7 +3,7 @@
 use polproof_policy::Kind;
 
 use crate::expectation::{Judgement, judge, tells_of_allowance};
-use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind};
+use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
 use crate::here::Here;
 use crate::history::{History, View};
 use crate::record::Instant;
@@ -19,18 +19,26 @@ impl History {
     /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
     /// put on again.
     ///
-    /// A pod that has ended meanwhile was what it was: its policies are enough then. A new one was not known at first.
+    /// A pod that has ended meanwhile was what it was: its policies are enough then. But the address of a source that has ended
+    /// may have been another pod's before the view told of it, so then the source must have been `witnessed`. A new pod was
+    /// not known at first.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not hold.
     pub(crate) fn upholds(
         &mut self,
         key: &FindingKey,
-        first: Instant,
-        last: Instant,
+        (first, last): (Instant, Instant),
+        witnessed: bool,
         here: &Here,
         settings: &Settings,
-    ) -> bool {
+    ) -> Result<(), InconclusiveReason> {
+        let changed = Err(InconclusiveReason::ExpectationChanged);
         let Some((tuple, uid)) = crate::keys::question(key) else {
-            return false;
+            return changed;
         };
+        let known_by_address = !witnessed && key.kind != FindingKind::Survivor;
         // A connection may be older than the policies that deny it.
         let first = match key.kind {
             FindingKind::Survivor => last,
@@ -59,28 +67,36 @@ impl History {
                     continue;
                 }
                 if held.is_some() && has_ended(key, view) {
+                    if known_by_address && is_gone(&key.source, view) {
+                        return Err(InconclusiveReason::SourceAmbiguous);
+                    }
                     continue;
                 }
-                return false;
+                return changed;
             }
             held = match held {
                 None => Some(now),
                 Some(before) => match before.through(&now) {
                     Some(through) => Some(through),
-                    None => return false,
+                    None => return changed,
                 },
             };
         }
-        held.is_some()
+        held.map(|_| ())
+            .ok_or(InconclusiveReason::ExpectationChanged)
+    }
+}
+
+/// Whether a pod is gone in a view.
+fn is_gone(end: &End, view: &View) -> bool {
+    match end {
+        End::Pod(_, uid) => view.snapshot.pod(uid).is_none_or(|pod| pod.finished),
+        End::Node(_) | End::External => false,
     }
 }
 
 /// Whether one of the pods is gone in a view, and a policy that decided is as it was (or none did).
 fn has_ended(key: &FindingKey, view: &View) -> bool {
-    let gone = |end: &End| match end {
-        End::Pod(_, uid) => view.snapshot.pod(uid).is_none_or(|pod| pod.finished),
-        End::Node(_) | End::External => false,
-    };
     let stands = |policy: &DecidingPolicy| {
         let snapshot = &view.snapshot;
         match policy.kind {
@@ -92,6 +108,6 @@ fn has_ended(key: &FindingKey, view: &View) -> bool {
                 .any(|held| held.uid == policy.uid && held.generation == policy.generation),
         }
     };
-    (gone(&key.source) || gone(&key.destination))
+    (is_gone(&key.source, view) || is_gone(&key.destination, view))
         && (tells_of_allowance(key.kind) || key.policies.iter().any(stands))
 }

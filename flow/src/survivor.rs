@@ -1,19 +1,27 @@
 //! Connections that are older than the policies that deny them: the API leaves to implementations whether those are cut.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use polproof_policy::Protocol;
+
+use crate::attempt::MARKER;
 use crate::finding::FindingKey;
-use crate::record::{Instant, NetnsCookie};
+use crate::record::{Crossing, Event, Instant, NetnsCookie, Record};
+
+/// Code of a marker, which no other marker has with a reporter of IPv6.
+const SAID: u8 = 8;
 
 /// When a connection began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Birth {
     /// Its first packet was seen, and it was not denied then.
     Allowed(Instant),
-    /// Its first packet was seen when it was denied already: it is no survivor.
+    /// Its first packet was seen when it was denied already, and judged: it is no survivor.
     Denied,
+    /// Its first packet was seen when nothing could be held against it, though it may have been denied.
+    Open(Instant),
     /// Before anything that is remembered, and so at least as old as this.
     BeforeUs(Instant),
     /// No later than this; its first packet was missed.
@@ -26,7 +34,7 @@ impl Birth {
     pub(crate) fn before(self, since: Instant, begun: bool) -> Option<Instant> {
         match self {
             Self::Allowed(at) => Some(at),
-            Self::Denied => None,
+            Self::Denied | Self::Open(_) => None,
             Self::BeforeUs(at) => (!begun || at <= since).then_some(at),
             Self::Missed(at) => (at <= since).then_some(at),
         }
@@ -43,6 +51,62 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
+    /// A record that no packet makes: "of this connection all is said".
+    fn marker(&self, at: Instant) -> Record {
+        let nowhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        let (protocol, source, destination, cookie) = match *self {
+            Self::Socket(_, cookie) => (Protocol::Tcp, nowhere, nowhere, cookie),
+            Self::Flow(_, client, server, port) => (
+                Protocol::Udp,
+                SocketAddr::new(client, 0),
+                SocketAddr::new(server, port),
+                0,
+            ),
+        };
+        Record {
+            at,
+            netns: self.netns(),
+            crossing: Crossing::In,
+            protocol,
+            source,
+            destination,
+            event: Event::Unreachable {
+                reporter: IpAddr::V6(Ipv6Addr::from_bits(u128::from(cookie))),
+                icmp_type: MARKER,
+                code: SAID,
+                quoted_sequence: 0,
+            },
+        }
+    }
+
+    /// The connection that a marker tells of, if it is one.
+    pub(crate) fn marked(record: &Record) -> Option<Self> {
+        let Event::Unreachable {
+            reporter: IpAddr::V6(reporter),
+            icmp_type: MARKER,
+            code: SAID,
+            ..
+        } = record.event
+        else {
+            return None;
+        };
+        // What was asked about has a marker of the other direction, whose code is a number.
+        if record.crossing != Crossing::In {
+            return None;
+        }
+        Some(match record.protocol {
+            Protocol::Udp => Self::Flow(
+                record.netns,
+                record.source.ip(),
+                record.destination.ip(),
+                record.destination.port(),
+            ),
+            Protocol::Tcp | Protocol::Sctp => {
+                Self::Socket(record.netns, u64::try_from(reporter.to_bits()).ok()?)
+            }
+        })
+    }
+
     const fn netns(&self) -> NetnsCookie {
         match self {
             Self::Socket(netns, _) | Self::Flow(netns, ..) => *netns,
@@ -68,6 +132,8 @@ pub(crate) struct Survivors {
     counts: HashMap<Arc<FindingKey>, u64>,
     /// Namespaces whose sockets were listed before.
     listed: HashSet<NetnsCookie>,
+    /// Some are not followed, for want of room: of no finding it is known that it has none left.
+    crowded: bool,
 }
 
 impl Survivors {
@@ -77,6 +143,23 @@ impl Survivors {
             held: HashMap::new(),
             counts: HashMap::new(),
             listed: HashSet::new(),
+            crowded: false,
+        }
+    }
+
+    /// Records by which a judge after a restart knows what need not be said again, at most so many.
+    pub(crate) fn open(&self, bound: usize, out: &mut Vec<Record>) {
+        let said = self.held.iter().filter(|(_, held)| {
+            held.left || held.reported.is_some() || held.birth == Birth::Denied
+        });
+        let markers = said.map(|(connection, held)| connection.marker(held.seen));
+        out.extend(markers.take(bound));
+    }
+
+    /// All was said of a connection before a restart.
+    pub(crate) fn said(&mut self, connection: Connection, at: Instant) {
+        if self.see(connection, at, || Birth::Denied).is_some() {
+            self.leave(&connection);
         }
     }
 
@@ -102,6 +185,7 @@ impl Survivors {
             return (held.reported.is_none() && !held.left).then_some(held.birth);
         }
         if self.held.len() >= self.bound {
+            self.crowded = true;
             return None;
         }
         let birth = birth();
@@ -157,8 +241,22 @@ impl Survivors {
         self.end(|connection, _| connection.netns() == netns);
     }
 
-    /// UDP flows of which nothing was recorded since then have ended.
-    pub(crate) fn silent(&mut self, since: Instant) -> Vec<Arc<FindingKey>> {
+    /// UDP flows of which nothing was recorded since then have ended, if it `would_have_been` since they were seen last; others are
+    /// waited for once more.
+    pub(crate) fn silent(
+        &mut self,
+        since: Instant,
+        now: Instant,
+        would_have_been: impl Fn(NetnsCookie, Instant) -> bool,
+    ) -> Vec<Arc<FindingKey>> {
+        for (connection, held) in &mut self.held {
+            if matches!(connection, Connection::Flow(..))
+                && held.seen < since
+                && !would_have_been(connection.netns(), held.seen)
+            {
+                held.seen = now;
+            }
+        }
         self.end(|connection, held| matches!(connection, Connection::Flow(..)) && held.seen < since)
     }
 
@@ -180,6 +278,10 @@ impl Survivors {
             }
             false
         });
+        if self.crowded {
+            self.crowded = self.held.len() > self.bound / 2;
+            return Vec::new();
+        }
         last.sort();
         last
     }

@@ -1,14 +1,17 @@
-//! The bounded table of attempts of one side.
+//! The bounded table of attempts of one side that have no verdict yet.
 //!
 //! Memory is taken once, on the way to the bound; a packet in the steady state allocates nothing. When the
-//! bound is hit the attempt that would be looked at first goes, and is counted if it had no verdict yet.
+//! bound is hit the attempt that would be looked at first goes, and is counted. With its verdict an attempt leaves the table: the
+//! [memory](crate::recent) tells its repetitions from new ones, for as long as there are so few of them that it holds them all.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use polproof_policy::Protocol;
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side, Told, answer_record};
+use crate::attempt::{
+    Attempt, AttemptKey, Outcome, Phase, Side, Told, answer_record, counted_marker,
+};
 use crate::early::Early;
 use crate::recent::Recent;
 use crate::record::{Instant, Record};
@@ -17,7 +20,13 @@ use crate::settings::Settings;
 /// No attempt is left unlooked at for longer, so a deadline that moves forward is never late by more.
 const LOOK: u64 = 2 * Instant::SECOND;
 
-/// Attempts of one side, by slot. Every used slot has exactly one entry in `looks`.
+/// Entries of `looks` without an attempt are thrown out when there are so many more of them than of the others.
+const IDLE_LOOKS: usize = 1_024;
+
+/// When to look at which slot, and which attempt it must hold then.
+type Look = Reverse<(Instant, u32, u32)>;
+
+/// Attempts of one side, by slot. Every attempt has exactly one entry in `looks`; those that have left may have one, too.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     side: Side,
@@ -25,7 +34,9 @@ pub(crate) struct Attempts {
     slots: Vec<Option<Attempt>>,
     free: Vec<u32>,
     index: HashMap<AttemptKey, u32>,
-    looks: BinaryHeap<Reverse<(Instant, u32)>>,
+    looks: BinaryHeap<Look>,
+    /// Number of the next attempt; they wrap.
+    next: u32,
     /// Slots that ended since the last tick.
     ended: Vec<u32>,
     early: Early,
@@ -43,6 +54,7 @@ impl Attempts {
             free: Vec::new(),
             index: HashMap::new(),
             looks: BinaryHeap::new(),
+            next: 0,
             ended: Vec::new(),
             early: Early::new(settings.max_early),
             recent: Recent::new(settings.max_remembered, settings.remember)
@@ -55,39 +67,29 @@ impl Attempts {
     /// A SYN.
     pub(crate) fn syn(&mut self, key: AttemptKey, at: Instant) {
         let Some(&slot) = self.index.get(&key) else {
-            self.begin(Attempt::begin(key, at));
+            match self.recent.decided(&key, at) {
+                Some(place) => {
+                    self.recent.repeated(place, &key, at);
+                }
+                None => self.begin(Attempt::begin(key, at)),
+            }
             return;
         };
         if let Some(attempt) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
-            if attempt.may_be_repeated_at(at) {
-                attempt.repeated(at);
-                attempt.remembered = self.recent.repeated(attempt.remembered, &key, at);
-            } else {
-                // The number was chosen again. The old one is counted, and its look serves the new one.
-                *attempt = Attempt::begin(key, at);
-                attempt.remembered = self.recent.begin(&key, at, false);
-                self.begun += 1;
-            }
+            attempt.repeated(at);
+            attempt.remembered = self.recent.repeated(attempt.remembered, &key, at);
         }
     }
 
     /// The first datagram of a UDP flow.
     pub(crate) fn flow(&mut self, key: AttemptKey, at: Instant, unsure: bool) {
-        let attempt = Attempt {
-            unsure,
-            ..Attempt::begin(key, at)
-        };
-        match self.held(&key) {
-            // Counted long ago, and forgotten by the table of flows alone.
-            Some(held) if held.phase == Phase::Counted => *held = attempt,
-            Some(_) => return,
-            None => {
-                self.begin(attempt);
-                return;
-            }
+        // One that has its verdict was forgotten by the table of flows, and is another.
+        if !self.index.contains_key(&key) {
+            self.begin(Attempt {
+                unsure,
+                ..Attempt::begin(key, at)
+            });
         }
-        self.recent.begin(&key, at, false);
-        self.begun += 1;
     }
 
     /// A further datagram of a UDP flow that is no new attempt.
@@ -118,10 +120,15 @@ impl Attempts {
     /// An answer.
     pub(crate) fn answer(&mut self, key: AttemptKey, outcome: Outcome, told: Told, at: Instant) {
         let Some(&slot) = self.index.get(&key) else {
-            if key.protocol == Protocol::Udp {
-                self.recent.answered(0, &key, outcome, at);
+            let decided = self.recent.decided(&key, at);
+            if decided.is_some() || key.protocol == Protocol::Udp {
+                let place = decided.unwrap_or(0);
+                self.recent.answered(place, &key, outcome, at);
             }
-            self.early.put(key, outcome, told, at);
+            // Else its SYN was not read yet.
+            if decided.is_none() {
+                self.early.put(key, outcome, told, at);
+            }
             return;
         };
         if let Some(attempt) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
@@ -134,15 +141,10 @@ impl Attempts {
 
     /// An attempt that was counted before a restart.
     pub(crate) fn counted(&mut self, key: AttemptKey, at: Instant, syns: u8) {
-        if let Some(attempt) = self.held(&key) {
-            attempt.phase = Phase::Counted;
-            return;
+        match self.index.get(&key) {
+            Some(&slot) => self.close(slot),
+            None => self.recent.restore(&key, at, syns),
         }
-        let mut attempt = Attempt::begin(key, at);
-        attempt.syns = syns;
-        attempt.phase = Phase::Counted;
-        attempt.remembered = self.recent.begin(&key, at, false);
-        self.insert(attempt);
     }
 
     /// The attempts of the last minutes.
@@ -155,15 +157,9 @@ impl Attempts {
         self.recent.forget_before(at);
     }
 
-    fn held(&mut self, key: &AttemptKey) -> Option<&mut Attempt> {
-        let slot = *self.index.get(key)?;
-        self.slot_mut(slot)
-    }
-
-    /// How far an attempt is, if it is in the table.
-    pub(crate) fn phase(&self, key: &AttemptKey) -> Option<Phase> {
-        let slot = *self.index.get(key)?;
-        self.slot(slot).map(|attempt| attempt.phase)
+    /// Whether an attempt is there that has no verdict yet.
+    pub(crate) fn has(&self, key: &AttemptKey) -> bool {
+        self.index.contains_key(key)
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&Attempt> {
@@ -186,20 +182,28 @@ impl Attempts {
                 slot
             }
         };
-        *self.slots.get_mut(slot as usize)? = Some(attempt);
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        *self.slots.get_mut(slot as usize)? = Some(Attempt { number, ..attempt });
         self.index.insert(attempt.key, slot);
         let look = attempt.deadline(self.side).min(attempt.first.plus(LOOK));
-        self.looks.push(Reverse((look, slot)));
+        self.looks.push(Reverse((look, slot, number)));
         Some(slot)
     }
 
     fn evict(&mut self) {
-        if let Some(Reverse((_, slot))) = self.looks.pop()
-            && let Some(attempt) = self.remove(slot)
-            && attempt.phase != Phase::Counted
-        {
-            self.evicted += 1;
+        while let Some(Reverse((_, slot, number))) = self.looks.pop() {
+            if self.is_at(slot, number) {
+                self.remove(slot);
+                self.evicted += 1;
+                return;
+            }
         }
+    }
+
+    fn is_at(&self, slot: u32, number: u32) -> bool {
+        self.slot(slot)
+            .is_some_and(|attempt| attempt.number == number)
     }
 
     fn remove(&mut self, slot: u32) -> Option<Attempt> {
@@ -222,31 +226,29 @@ impl Attempts {
                 out.push(slot);
             }
         }
-        while let Some(&Reverse((look, slot))) = self.looks.peek() {
+        while let Some(&Reverse((look, slot, number))) = self.looks.peek() {
             if look > now {
                 break;
             }
             self.looks.pop();
             let side = self.side;
-            let Some(attempt) = self.slot_mut(slot) else {
+            let Some(attempt) = self
+                .slot_mut(slot)
+                .filter(|attempt| attempt.number == number)
+            else {
                 continue;
             };
             let deadline = attempt.deadline(side);
             if deadline > now {
                 let next = deadline.min(now.plus(LOOK));
-                self.looks.push(Reverse((next, slot)));
+                self.looks.push(Reverse((next, slot, number)));
                 continue;
             }
-            match attempt.phase {
-                Phase::Counted => {
-                    self.remove(slot);
-                    continue;
-                }
-                Phase::Open => attempt.phase = Phase::Ended(Outcome::Silent),
-                Phase::Ended(_) | Phase::Waiting(..) => {}
+            if attempt.phase == Phase::Open {
+                attempt.phase = Phase::Ended(Outcome::Silent);
             }
             out.push(slot);
-            self.looks.push(Reverse((now.plus(LOOK), slot)));
+            self.looks.push(Reverse((now.plus(LOOK), slot, number)));
         }
         self.sort_by_first_syn(out);
         out.dedup();
@@ -263,8 +265,14 @@ impl Attempts {
 
     /// The verdict is given.
     pub(crate) fn close(&mut self, slot: u32) {
-        if let Some(attempt) = self.slot_mut(slot) {
-            attempt.phase = Phase::Counted;
+        let Some(attempt) = self.remove(slot) else {
+            return;
+        };
+        self.recent.decide(attempt.remembered, &attempt.key);
+        if self.looks.len() > 2 * self.index.len() + IDLE_LOOKS {
+            let mut looks = std::mem::take(&mut self.looks);
+            looks.retain(|Reverse((_, slot, number))| self.is_at(*slot, *number));
+            self.looks = looks;
         }
     }
 
@@ -306,7 +314,7 @@ impl Attempts {
 
     /// When to tick next.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.looks.peek().map(|Reverse((look, _))| *look)
+        self.looks.peek().map(|Reverse((look, ..))| *look)
     }
 
     /// Whether an attempt has ended since the last tick.
@@ -319,24 +327,21 @@ impl Attempts {
     pub(crate) fn open(&self, now: Instant, bound: usize, out: &mut Vec<Record>) {
         let start = out.len();
         for attempt in self.slots.iter().flatten() {
-            if attempt.phase != Phase::Counted && out.len() - start < bound {
+            if out.len() - start < bound {
                 attempt.replay(self.side, out);
             }
         }
         for (key, outcome, told, at) in self.early.iter() {
             out.extend(answer_record(self.side, key, outcome, told, at));
         }
-        let start = out.len();
-        for attempt in self.slots.iter().flatten() {
-            // The table of flows knows those of UDP.
-            if attempt.phase == Phase::Counted
-                && attempt.key.protocol != Protocol::Udp
-                && attempt.may_repeat(now)
-                && out.len() - start < bound
-            {
-                out.push(attempt.counted_marker(self.side));
-            }
-        }
+        // The table of flows knows those of UDP.
+        let decided = self.recent.repeatable(now);
+        out.extend(
+            decided
+                .filter(|(key, ..)| key.protocol != Protocol::Udp)
+                .take(bound)
+                .map(|(key, last, syns)| counted_marker(&key, self.side, last, syns)),
+        );
     }
 }
 

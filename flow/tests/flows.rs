@@ -245,8 +245,16 @@ fn called(ends: &[(&str, At, bool)]) -> Nodes {
 
 #[test]
 fn a_service_of_which_every_end_is_denied() {
+    // That nobody forwards it is no proof of anything.
     let mut nodes = called(&[("server", SERVER, true)]);
     nodes.attempt(FRIEND, SERVER, 443, Fate::Accepted);
+    nodes.translated(CLIENT, SERVER, (ADDRESS, 8080), CLIENT.1, Fate::Dropped);
+    nodes.run(130.0);
+    assert_eq!(nodes.books[A].judged.denied_unanswered, 1);
+    assert_eq!(nodes.books[A].judged.denied_stopped, 0);
+
+    let mut nodes = called(&[("server", SERVER, true)]);
+    nodes.translated(FRIEND, SERVER, (ADDRESS, 8080), FRIEND.1, Fate::Accepted);
     nodes.translated(CLIENT, SERVER, (ADDRESS, 8080), CLIENT.1, Fate::Dropped);
     nodes.run(130.0);
     assert_eq!(nodes.books[A].judged.denied_unanswered, 1);
@@ -335,6 +343,22 @@ fn a_service_that_is_not_forwarded_is_not_over_blocked() {
     thrice(&mut nodes, true);
     assert!(nodes.books[A].findings.is_empty());
     assert_eq!(nodes.books[A].reasons(), [(Reason::MixedEndpoints, 3)]);
+}
+
+#[test]
+fn a_service_that_is_still_forwarded_to_its_old_end_is_not_over_blocked() {
+    let mut state = two_nodes();
+    service(&mut state, &[("neighbour", NEIGHBOUR, true)]);
+    let mut nodes = Nodes::new(&state);
+    nodes.run(95.0);
+    nodes.translated(FRIEND, NEIGHBOUR, (ADDRESS, 8080), FRIEND.1, Fate::Accepted);
+    nodes.run(96.0);
+    service(&mut state, &[("server", SERVER, true)]);
+    nodes.view(&state, nodes.now);
+    nodes.run(130.0);
+    thrice(&mut nodes, false);
+    nodes.run(160.0);
+    assert!(nodes.books[A].findings.is_empty(), "{:#?}", nodes.books[A]);
 }
 
 /// A Service with two ends, which the same policy guards.

@@ -399,7 +399,7 @@ fn memory_is_bounded_under_a_flood_of_syns_from_random_sources() {
             }
         }
     }
-    for end in [400.0, 401.0] {
+    for end in [400.0, 401.0, 431.0, 432.0] {
         tick(&mut judge, seconds(end));
         totals.add(&judge.take_report(seconds(end)));
     }

@@ -11,7 +11,7 @@ mod world;
 use polproof_flow::finding::{
     Answer, DeniedBy, End, FindingKind, InconclusiveReason as Reason, Report,
 };
-use polproof_flow::netns::{Hook, NetnsEvent};
+use polproof_flow::netns::{Hook, InPod, NetnsEvent};
 use polproof_flow::{Judge, Settings};
 use polproof_policy::{Direction, Kind, State};
 use world::*;
@@ -87,6 +87,11 @@ fn a_denied_connection_that_was_answered_is_observed_and_then_settled() {
 #[test]
 fn a_closed_port_answers_too() {
     let mut judge = judge(&cluster());
+    judge.on_netns(&NetnsEvent::InPod {
+        netns: SERVER_NETNS,
+        at: seconds(0.6),
+        filter: InPod::Plain,
+    });
     let t = attempt(CLIENT, 7);
     let report = feed(
         &mut judge,

@@ -369,16 +369,20 @@ fn a_violation_is_over_when_the_same_is_stopped_and_stands_again_when_it_is_not(
     let mut nodes = Nodes::new(&two_nodes());
     nodes.run(100.0);
     nodes.attempt(CLIENT, SERVER, 80, Fate::Accepted);
-    nodes.run(120.0);
-    nodes.attempt(CLIENT, SERVER, 80, Fate::Dropped);
-    nodes.run(140.0);
-    nodes.attempt(CLIENT, SERVER, 80, Fate::Dropped);
-    nodes.run(160.0);
+    for until in [120.0, 140.0, 160.0] {
+        nodes.run(until - 20.0 + 0.1);
+        if until > 120.0 {
+            nodes.attempt(FRIEND, SERVER, 80, Fate::Accepted);
+            nodes.attempt(CLIENT, SERVER, 80, Fate::Dropped);
+        }
+        nodes.run(until);
+    }
     let (_, sum) = nodes.books[B].only();
     assert_eq!(sum.recovered.len(), 1, "once");
     assert_eq!(sum.recovered[0].cause, RecoveryCause::Enforced);
     nodes.attempt(CLIENT, SERVER, 80, Fate::Accepted);
     nodes.run(180.0);
+    nodes.attempt(FRIEND, SERVER, 80, Fate::Accepted);
     nodes.attempt(CLIENT, SERVER, 80, Fate::Reset);
     nodes.run(200.0);
     let (_, sum) = nodes.books[B].only();

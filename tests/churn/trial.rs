@@ -235,21 +235,24 @@ impl Account {
                 .times
                 .iter()
                 .any(|(from, to)| attempt.ended >= *from && attempt.began <= *to + NOTICE);
-            let Some((source, destination)) = truth.ends(attempt).filter(|_| failing) else {
+            if !failing {
                 continue;
-            };
-            let about = Denied {
-                source,
-                destination,
-                port: attempt.to.port(),
-            };
+            }
+            let about = truth
+                .ends(attempt)
+                .into_iter()
+                .map(|(source, destination)| Denied {
+                    source,
+                    destination,
+                    port: attempt.to.port(),
+                });
             if !attempt.delivered() {
                 // An enforcer that no longer hears of changes also goes on stopping what is allowed by now.
                 if truth.allowed_at_all(attempt, NOTICE, NOTICE) {
-                    blocked.insert(about);
+                    blocked.extend(about);
                 }
             } else if truth.denied_at_all(attempt, NOTICE, NOTICE) {
-                may.insert(about);
+                may.extend(about);
             }
         }
         let mut found = BTreeSet::new();

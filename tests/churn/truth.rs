@@ -155,17 +155,26 @@ impl Truth {
         (first..end).any(|number| is(&self.says(number, attempt.source, attempt.to)))
     }
 
-    /// The UIDs of the two ends of an attempt when it began.
-    pub(crate) fn ends(&self, attempt: &Attempt) -> Option<(Uid, Uid)> {
-        let then = self
+    /// The UIDs of the two ends of an attempt while it went on. A connection that begins while a pod is replaced may be answered by the new
+    /// one, when the client repeats itself.
+    pub(crate) fn ends(&self, attempt: &Attempt) -> BTreeSet<(Uid, Uid)> {
+        let first = self
             .states
             .partition_point(|state| state.from <= attempt.began)
-            .checked_sub(1)?;
-        let state = self.states.get(then)?;
-        Some((
-            state.pods.get(&attempt.source)?.uid.clone(),
-            state.pods.get(&attempt.to.ip())?.uid.clone(),
-        ))
+            .saturating_sub(1);
+        let end = self
+            .states
+            .partition_point(|state| state.from <= attempt.ended);
+        let states = self.states.get(first..end).unwrap_or_default();
+        states
+            .iter()
+            .filter_map(|state| {
+                Some((
+                    state.pods.get(&attempt.source)?.uid.clone(),
+                    state.pods.get(&attempt.to.ip())?.uid.clone(),
+                ))
+            })
+            .collect()
     }
 
     fn says(&mut self, number: usize, source: IpAddr, to: SocketAddr) -> Says {

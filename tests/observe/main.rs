@@ -12,6 +12,7 @@ mod bounds;
 mod frames;
 mod hooks;
 mod inside;
+mod moves;
 mod odd;
 mod pods;
 mod records;
@@ -46,6 +47,7 @@ fn main() {
     tests.extend(pods::TESTS);
     tests.extend(inside::TESTS);
     tests.extend(hooks::TESTS);
+    tests.extend(moves::TESTS);
     tests.extend(restart::TESTS);
     if let Some(why) = &missing {
         for (name, _) in &tests {

@@ -104,7 +104,7 @@ impl Running {
     }
 
     /// The next event, but of what is asked inside.
-    fn next(&mut self) -> Result<NetnsEvent> {
+    pub(crate) fn next(&mut self) -> Result<NetnsEvent> {
         loop {
             let event = self.next_of_all()?;
             if !matches!(event, NetnsEvent::InPod { .. } | NetnsEvent::Sockets { .. }) {
@@ -121,7 +121,7 @@ impl Running {
     }
 
     /// The next event that is not a repeated `Attached`.
-    fn next_but_attached(&mut self) -> Result<NetnsEvent> {
+    pub(crate) fn next_but_attached(&mut self) -> Result<NetnsEvent> {
         loop {
             let event = self.next()?;
             if !matches!(event, NetnsEvent::Attached { .. }) {

@@ -8,7 +8,8 @@ use crate::cell::{Cell, Path, Said, State};
 use crate::facts::Fact;
 use crate::stage::Stage;
 
-/// What must be found, and why it may be missing. Any other finding is false.
+/// What must be found, and why it may be missing. Any other finding is false. Where nothing is right, but there are reasons, one of
+/// them has to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expected {
     /// The finding that is right.
@@ -22,6 +23,13 @@ impl Expected {
         Self {
             right: None,
             excuses: Vec::new(),
+        }
+    }
+
+    fn open(reason: Reason) -> Self {
+        Self {
+            right: None,
+            excuses: vec![reason],
         }
     }
 
@@ -94,7 +102,20 @@ pub(crate) fn expected(cell: Cell, stage: Stage, facts: &[Fact], way_open: bool)
     if delivered || facts.is_empty() || stage == Stage::Young {
         return Expected::silence();
     }
+    if stage == Stage::Blocks {
+        return in_no_block(cell);
+    }
     over_blocked(cell, facts, way_open)
+}
+
+/// It is admitted by a block that holds the pod's address, if blocks hold pods at all, and reached nobody: nobody is to blame.
+fn in_no_block(cell: Cell) -> Expected {
+    match cell.path {
+        Path::SameNode | Path::Across => Expected::open(Reason::ExpectationUnknown),
+        // Nor is it known which address is compared with the block.
+        Path::Service => Expected::open(Reason::TranslatedAddress),
+        Path::NodePort | Path::Hairpin => Expected::silence(),
+    }
 }
 
 /// It was denied and delivered.
@@ -123,6 +144,7 @@ fn over_blocked(cell: Cell, facts: &[Fact], way_open: bool) -> Expected {
     }
     let mut excuses = Vec::new();
     if !way_open {
+        // It may have been the way: nobody is to blame.
         excuses.push(Reason::NoControl);
     }
     if facts.len() < ATTEMPTS {
@@ -140,5 +162,8 @@ fn over_blocked(cell: Cell, facts: &[Fact], way_open: bool) -> Expected {
         // Datagrams of one flow are one attempt.
         excuses.extend([Reason::UdpSilence, Reason::TooFewAttempts]);
     }
-    Expected::find(FindingKind::OverBlocked, &excuses)
+    Expected {
+        right: way_open.then_some(FindingKind::OverBlocked),
+        excuses,
+    }
 }

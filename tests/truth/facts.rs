@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use polproof_policy::Protocol;
+use polproof_policy::{Family, Protocol};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::tap::{Event, Tap, What};
 
@@ -33,6 +33,13 @@ impl Taps {
             .map(|pod| Ok((pod.clone(), Tap::open(lab.pod(pod)?.netns())?)))
             .collect::<Result<_>>()?;
         Ok(Self(taps))
+    }
+
+    /// Opens one in a pod that came later, in place of one of that name.
+    pub(crate) fn add(&mut self, lab: &Lab, pod: &str) -> Result<()> {
+        let tap = Tap::open(lab.pod(pod)?.netns())?;
+        self.0.insert(pod.to_owned(), tap);
+        Ok(())
     }
 
     /// Reads what has come, so that it does not pile up.
@@ -111,14 +118,14 @@ impl Seen {
             .collect()
     }
 
-    /// Whether the pod answered anybody but itself: then the way to it was open.
-    pub(crate) fn answered_somebody(&self, pod: &str) -> bool {
-        self.left.iter().any(|((source, protocol, _), ids)| {
+    /// Whether the pod answered anybody but itself in that family: then the way to it was open.
+    pub(crate) fn answered_somebody(&self, pod: &str, family: Family) -> bool {
+        self.left.iter().any(|((source, protocol, asked), ids)| {
             let answered = |id: &u32| {
                 let answered = (pod.to_owned(), (*protocol, *id));
                 self.answered.contains_key(&answered)
             };
-            source != pod && ids.iter().any(answered)
+            source != pod && Family::of(asked.ip()) == family && ids.iter().any(answered)
         })
     }
 }

@@ -9,13 +9,14 @@ use polproof_tests::lab::enforcers::Entry;
 use polproof_tests::lab::topology::Topology;
 use polproof_tests::lab::{Lab, Setup, lease};
 
-use crate::cell::{Cell, Said};
+use crate::cell::{Cell, Path, Said};
 use crate::expected::expected;
 use crate::facts::Taps;
 use crate::findings::Findings;
 use crate::oracle;
 use crate::scene::Scene;
-use crate::stage::{Stage, UP};
+use crate::stage::{Shows, Stage, UP};
+use crate::traffic::Traffic;
 use crate::verdict::{Row, complaints, verdict};
 
 /// A denial that is not older than this is enforced late, if at all; here it is to be old.
@@ -31,10 +32,11 @@ const ENOUGH: Duration = Duration::from_secs(32);
 /// Complaints that are shown; the file has all of them.
 const SHOWN: usize = 16;
 
-/// An enforcer in a topology.
+/// An enforcer in a topology, and how it is tried.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group {
     pub(crate) enforcer: &'static Entry,
+    pub(crate) stage: Stage,
     pub(crate) topology: Topology,
 }
 
@@ -49,11 +51,9 @@ pub(crate) struct Outcome {
 impl Group {
     /// Its name, as a test.
     pub(crate) fn name(&self) -> String {
-        format!("{}, {}", self.enforcer.name, self.topology)
-    }
-
-    fn stage(&self) -> Stage {
-        Stage::of(self.enforcer)
+        let label = self.stage.label();
+        let label = label.map_or(String::new(), |label| format!(" ({label})"));
+        format!("{}{label}, {}", self.enforcer.name, self.topology)
     }
 
     /// Makes the lab, tries every cell, and compares what was found with what happened.
@@ -77,33 +77,36 @@ impl Group {
     }
 
     fn run_in(&self, lab: &mut Lab, cells: &[Cell]) -> Result<(Vec<Row>, Vec<String>)> {
-        let stage = self.stage();
+        let stage = self.stage;
         let cells: Vec<Cell> = cells
             .iter()
             .copied()
             .filter(|cell| stage.has(cell))
             .collect();
         let cells = &*cells;
-        let mut scene = Scene::furnish(lab, cells)?;
-        stage.begin(lab, self.enforcer)?;
+        // Whose replies are judged too cannot be watched by one who may be reached by nobody.
+        let mut scene = Scene::furnish(lab, cells, !self.enforcer.is_stateless())?;
+        stage.begin(lab, self.enforcer, &mut scene)?;
         lab.start_all()?;
         lab.wait_ready(UP)?;
         stage.strike(lab, self.enforcer, &mut scene, cells)?;
         std::thread::sleep(LATE);
-        stage.touch_off(lab, self.enforcer, &mut scene, cells)?;
-        let taps = Taps::open(lab, &scene.pods)?;
-        let sent = Instant::now();
-        scene.drive(lab, cells, &taps)?;
-        let sent = (sent, Instant::now());
-        let (rows, counted) = self.wait(lab, &scene, cells, &taps)?;
+        let mut taps = Taps::open(lab, &scene.pods)?;
+        let mut traffic = Traffic::default();
+        let going = (&mut taps, &mut traffic);
+        stage.touch_off(lab, self.enforcer, &mut scene, cells, going)?;
+        let sent = traffic.finish(lab, &scene, cells, &taps)?;
+        let (mut rows, counted) = self.wait(lab, &scene, cells, &taps)?;
         let mut wrong = complaints(&rows.0, &counted);
         wrong.extend(rows.1.iter().map(|strange| format!("FALSE {strange}")));
         wrong.extend(oracle::disagreements(lab, &scene, &rows.0, sent)?);
-        let leaked = |row: &Row| {
-            row.said != Said::Allowed && row.facts.iter().any(|fact| fact.arrived.is_some())
-        };
-        if stage.must_leak(self.enforcer) && !rows.0.iter().any(leaked) {
-            wrong.push("LAB nothing got through, so nothing was shown".to_owned());
+        for shows in stage.must_show(self.enforcer) {
+            if !rows.0.iter().any(|row| is_shown(*shows, row)) {
+                wrong.push(format!("LAB no {shows:?}, so nothing was shown"));
+            }
+        }
+        for row in &mut rows.0 {
+            row.verdict.keep_counted(&counted);
         }
         Ok((rows.0, wrong))
     }
@@ -158,20 +161,37 @@ impl Group {
             let way_open = cell
                 .destinations()
                 .iter()
-                .any(|pod| seen.answered_somebody(pod));
-            let expected = expected(*cell, self.stage(), &facts, way_open);
+                .any(|pod| seen.answered_somebody(pod, cell.family));
+            let expected = expected(*cell, self.stage, &facts, way_open);
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {
                 enforcer: self.enforcer.name.to_owned(),
+                label: self.stage.label(),
                 topology: self.topology.name(),
                 cell: *cell,
-                said: self.stage().said(cell.said),
+                said: self.stage.said(cell.said),
                 verdict: verdict(&expected, &facts, &found),
                 facts,
+                way_open,
                 found,
             });
         }
         Ok((rows, findings.strange))
+    }
+}
+
+/// Whether a cell shows that of its enforcer.
+fn is_shown(shows: Shows, row: &Row) -> bool {
+    // Which no policy speaks of, and of which the API leaves open what it is.
+    if matches!(row.cell.path, Path::Hairpin | Path::NodePort) {
+        return false;
+    }
+    let arrived = row.facts.iter().any(|fact| fact.arrived.is_some());
+    let blocked = row.said == Said::Allowed && !row.facts.is_empty() && !arrived;
+    match shows {
+        Shows::Leak => row.said != Said::Allowed && arrived,
+        Shows::Block => blocked && row.way_open,
+        Shows::CutOff => blocked && !row.way_open,
     }
 }
 

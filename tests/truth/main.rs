@@ -1,12 +1,13 @@
 //! The truth table: what polproof says of every way of enforcing, in every topology, compared with what really happened.
 //!
 //! ```text
-//! cell.rs --what is tried--> scene.rs (pods, policies, Services, traffic) --packets--> facts.rs (packet sockets)
-//!                                   '--real agents, real collector--> findings.rs        | expected.rs
-//!                                                                          '--verdict.rs-+--> table.rs
+//! cell.rs --what is tried--> scene.rs (pods), policies.rs, traffic.rs --packets--> facts.rs (packet sockets)
+//!                              | stage.rs (in which order)                              |
+//!                              '--real agents, real collector--> findings.rs            | expected.rs
+//!                                                                     '--verdict.rs-----+--> table.rs
 //! ```
 //!
-//! A group is an enforcer in a topology, and a test. Plainly run, representative groups are tried; with POLPROOF_TRUTH=full all of them
+//! A group is an enforcer in a topology, tried in one way, and a test. Plainly run, representative groups are tried; with POLPROOF_TRUTH=full all of them
 //! (`cargo xtask truth --full`).
 #![allow(
     clippy::print_stderr,
@@ -20,10 +21,12 @@ mod facts;
 mod findings;
 mod group;
 mod oracle;
+mod policies;
 mod scene;
 mod selftest;
 mod stage;
 mod table;
+mod traffic;
 mod verdict;
 
 use std::process::ExitCode;
@@ -35,6 +38,7 @@ use polproof_tests::lab::topology::Topology;
 use polproof_tests::lab::{enforcers, prerequisites};
 
 use crate::group::Group;
+use crate::stage::Stage;
 use crate::table::Counts;
 use crate::verdict::Row;
 
@@ -126,10 +130,20 @@ fn main() -> ExitCode {
 
 fn groups() -> Vec<Group> {
     let full = std::env::var(FULL).is_ok_and(|value| value == "full");
-    let all = enforcers::catalogue()
-        .iter()
-        .flat_map(|enforcer| Topology::ALL.map(|topology| Group { enforcer, topology }));
-    all.filter(|group| full || REPRESENTATIVE.contains(&(group.enforcer.name, group.topology)))
+    let all = enforcers::catalogue().iter().flat_map(|enforcer| {
+        Stage::all_of(enforcer).into_iter().flat_map(move |stage| {
+            Topology::ALL.map(|topology| Group {
+                enforcer,
+                stage,
+                topology,
+            })
+        })
+    });
+    let is_representative = |group: &Group| {
+        let key = (group.enforcer.name, group.topology);
+        group.stage.label().is_none() && REPRESENTATIVE.contains(&key)
+    };
+    all.filter(|group| full || is_representative(group))
         .collect()
 }
 

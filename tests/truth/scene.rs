@@ -1,11 +1,11 @@
-//! The pods, policies and Services that all cells of a group share, and the traffic.
+//! The pods and Services that all cells of a group share.
 //!
 //! Sources are on the first node, one for each thing that policies can say. Destinations are on both, one for each thing that a
-//! pod can do in its own namespace. Ports tell the cells apart.
+//! pod can do in its own namespace. Ports tell the cells apart. Beside the sources there is a pod that is none of the cells': it
+//! gets through where the way is open, as in a real cluster those do that watch the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use polproof_policy::Protocol;
@@ -13,49 +13,15 @@ use polproof_tests::lab::Lab;
 use polproof_tests::lab::inside::Inside;
 use polproof_tests::lab::node::PodSpec;
 use polproof_tests::lab::services::{Backend, ServicePort, ServiceSpec};
-use polproof_tests::lab::tap::question;
 
 use crate::cell::{Cell, PORTS, PROTOCOLS, Path, Said, State, service};
-use crate::expected::ATTEMPTS;
-use crate::facts::Taps;
-
-/// Everything is closed; what opens is said of roles. The rule with a named port admits nobody who is there, and is what some
-/// enforcers stumble over.
-pub(crate) const POLICIES: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: t, name: default-deny}
-spec:
-  podSelector: {}
-  policyTypes: [Ingress, Egress]
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: t, name: to-destinations}
-spec:
-  podSelector: {matchLabels: {app: destination}}
-  policyTypes: [Ingress]
-  ingress:
-    - from: [{podSelector: {matchExpressions: [{key: role, operator: In, values: [ok, eg]}]}}]
-    - from: [{podSelector: {matchLabels: {role: nobody}}}]
-      ports: [{port: metrics}]
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: t, name: from-sources}
-spec:
-  podSelector: {matchExpressions: [{key: role, operator: In, values: [ok, in]}]}
-  policyTypes: [Egress]
-  egress:
-    - to: [{podSelector: {matchLabels: {app: destination}}}]
-";
 
 /// Where a meshed pod's proxy listens.
 const PROXY: u16 = 15_006;
-/// Long enough for a second SYN, after which a silent client counts as one that was not answered.
-const PATIENCE: Duration = Duration::from_millis(2_500);
-/// Between two attempts of a cell.
-const INTERVAL: Duration = Duration::from_millis(700);
+/// The port by which destinations are watched: no cell's, and none that a pod's own filters care for.
+pub(crate) const METRICS: u16 = 9100;
+/// The pod that may reach every destination, whatever becomes of the others; it is none of the cells' sources.
+pub(crate) const WATCH: &str = "t/watch";
 
 /// Where everybody is.
 #[derive(Debug, Default)]
@@ -63,21 +29,26 @@ pub(crate) struct Scene {
     /// Addresses of pods (`namespace/pod`), Services (name) and nodes (name).
     pub(crate) places: BTreeMap<String, [IpAddr; 2]>,
     /// Every pod.
-    pub(crate) pods: Vec<String>,
+    pub(crate) pods: BTreeSet<String>,
+    /// Those that are tried to be reached.
+    pub(crate) destinations: BTreeSet<String>,
+    /// Whether [`WATCH`] looks at them.
+    pub(crate) watched: bool,
 }
 
 impl Scene {
-    /// Makes pods and Services.
-    pub(crate) fn furnish(lab: &mut Lab, cells: &[Cell]) -> Result<Self> {
+    /// Makes pods and Services. `watched`: a pod on the sources' node looks at all destinations while there is traffic.
+    pub(crate) fn furnish(lab: &mut Lab, cells: &[Cell], watched: bool) -> Result<Self> {
         lab.add_namespace("t", &[])?;
-        let mut scene = Self::default();
-        for said in Said::ALL {
-            let name = format!("from-{}", said.role());
-            lab.add_pod(
-                &PodSpec::new("t", &name, 0).labels(&[("app", "source"), ("role", said.role())]),
-            )?;
-            scene.note(lab, &name)?;
-        }
+        let mut scene = Self {
+            watched,
+            ..Self::default()
+        };
+        scene.make_sources(lab)?;
+        scene.add(
+            lab,
+            &PodSpec::new("t", "watch", 0).labels(&[("role", "watch")]),
+        )?;
         for role in roles(cells) {
             scene.make(lab, role, cells)?;
         }
@@ -98,66 +69,57 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Makes the destinations of a role, one on each node.
-    fn make(&mut self, lab: &mut Lab, role: &str, cells: &[Cell]) -> Result<()> {
-        for node in 0..2 {
-            let name = format!("{role}-{}", node + 1);
-            lab.add_pod(
-                &PodSpec::new("t", &name, node)
-                    .labels(&[("app", "destination"), ("role", role)])
-                    .port("metrics", 9100),
+    /// Makes the sources, or new ones in their place.
+    pub(crate) fn make_sources(&mut self, lab: &mut Lab) -> Result<()> {
+        for said in Said::ALL {
+            let name = format!("from-{}", said.role());
+            let spec = PodSpec::new("t", &name, 0);
+            self.add(
+                lab,
+                &spec.labels(&[("app", "source"), ("role", said.role())]),
             )?;
-            self.note(lab, &name)?;
-            serve(lab, &name, role, cells).with_context(|| format!("serve in {name}"))?;
         }
         Ok(())
     }
 
-    /// Makes new pods in place of the destinations of a role.
-    pub(crate) fn make_again(&mut self, lab: &mut Lab, role: &str, cells: &[Cell]) -> Result<()> {
-        for node in 1..=2 {
-            self.pods.retain(|pod| *pod != format!("t/{role}-{node}"));
-        }
-        self.make(lab, role, cells)
+    /// Makes a pod that may send what no source may that is denied it, and whose name comes before theirs.
+    pub(crate) fn lead(&mut self, lab: &mut Lab) -> Result<()> {
+        let spec = PodSpec::new("t", "from-all", 0);
+        self.add(lab, &spec.labels(&[("app", "source"), ("role", "ok")]))
     }
 
-    fn note(&mut self, lab: &Lab, name: &str) -> Result<()> {
+    /// Makes the destinations of a role, one on each node, or new ones in their place.
+    pub(crate) fn make(&mut self, lab: &mut Lab, role: &str, cells: &[Cell]) -> Result<()> {
+        for node in 0..2 {
+            self.make_one(lab, role, node, cells)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the destination of a role on a node (from 0), or a new one in its place.
+    pub(crate) fn make_one(
+        &mut self,
+        lab: &mut Lab,
+        role: &str,
+        node: usize,
+        cells: &[Cell],
+    ) -> Result<String> {
+        let name = format!("{role}-{}", node + 1);
+        let spec = PodSpec::new("t", &name, node)
+            .labels(&[("app", "destination"), ("role", role)])
+            .port("metrics", METRICS);
+        self.add(lab, &spec)?;
+        serve(lab, &name, role, cells).with_context(|| format!("serve in {name}"))?;
         let id = format!("t/{name}");
-        self.places.insert(id.clone(), lab.pod(&id)?.addresses());
-        self.pods.push(id);
-        Ok(())
+        self.destinations.insert(id.clone());
+        Ok(id)
     }
 
-    /// Tries every cell, all of them at the same time.
-    pub(crate) fn drive(&self, lab: &Lab, cells: &[Cell], taps: &Taps) -> Result<()> {
-        let mut attempts = Vec::new();
-        let mut datagrams = Vec::new();
-        let mut number = 0;
-        for round in 0..ATTEMPTS {
-            if round > 0 {
-                std::thread::sleep(INTERVAL);
-                taps.drain()?;
-            }
-            for cell in cells {
-                let to = cell.asked(&self.places)?;
-                let source = lab.pod(&cell.source())?.resident();
-                match cell.protocol {
-                    Protocol::Tcp => attempts.push(source.start_connect(to, PATIENCE)),
-                    Protocol::Sctp => attempts.push(source.start_associate(to, PATIENCE)),
-                    Protocol::Udp => {
-                        number += 1;
-                        datagrams.push(source.start_ask(to, 0, &question(number), PATIENCE));
-                    }
-                }
-            }
-        }
-        let limit = PATIENCE + Duration::from_secs(60);
-        for attempt in attempts {
-            attempt.wait(limit)??;
-        }
-        for datagram in datagrams {
-            datagram.wait(limit)??;
-        }
+    fn add(&mut self, lab: &mut Lab, spec: &PodSpec) -> Result<()> {
+        lab.add_pod(spec)?;
+        let id = spec.id();
+        self.places.insert(id.clone(), lab.pod(&id)?.addresses());
+        self.pods.insert(id);
         Ok(())
     }
 }

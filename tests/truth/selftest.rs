@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("no two cells share their ends", distinct),
         trial("what is said is held against what happened", judged),
+        trial("what may have another cause accuses nobody", left_open),
         trial("a miss needs an excuse that was counted", excused),
     ]
 }
@@ -144,10 +145,12 @@ fn judged() -> Result<()> {
 fn excused() -> Result<()> {
     let row = |excuses: &[InconclusiveReason]| Row {
         enforcer: "x".to_owned(),
+        label: None,
         topology: "x",
         cell: cell(Said::Allowed),
         said: Said::Allowed,
         facts: Vec::new(),
+        way_open: true,
         found: Found::new(),
         verdict: Verdict::Missed(FindingKind::OverBlocked, excuses.to_vec()),
     };
@@ -160,5 +163,31 @@ fn excused() -> Result<()> {
     ensure!(complaints(&rows, &counted(1)).len() == 1);
     ensure!(complaints(&rows, &BTreeMap::new()).len() == 1);
     ensure!(complaints(&[row(&[])], &counted(2)).len() == 1);
+    let open = Row {
+        verdict: Verdict::Open(vec![InconclusiveReason::NoControl]),
+        ..row(&[])
+    };
+    ensure!(complaints(std::slice::from_ref(&open), &counted(1)).is_empty());
+    ensure!(complaints(&[open], &BTreeMap::new()).len() == 1);
+    Ok(())
+}
+
+fn left_open() -> Result<()> {
+    let dropped = vec![fact(false, None, None); 3];
+    let allowed = cell(Said::Allowed);
+    let stage = Stage::Blocks;
+    let given = expected(allowed, stage, &dropped, true);
+    ensure!(
+        matches!(verdict(&given, &dropped, &Found::new()), Verdict::Open(reasons) if reasons == [InconclusiveReason::ExpectationUnknown])
+    );
+    let accused = found(&[FindingKind::OverBlocked]);
+    ensure!(verdict(&given, &dropped, &accused) == Verdict::False(accused.clone()));
+    // Nor is anybody accused where nothing at all got through.
+    let given = expected(allowed, Stage::Settled, &dropped, false);
+    ensure!(verdict(&given, &dropped, &accused) == Verdict::False(accused));
+    // What no block holds is denied by every reading of the API.
+    let through = vec![fact(true, Some(What::Accepted), Some(What::Accepted)); 3];
+    let given = expected(cell(Said::DeniedIngress), stage, &through, true);
+    ensure!(given.right == Some(FindingKind::Unenforced) && given.excuses.is_empty());
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The table as a whole: a file with every cell, and a summary for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use polproof_proto::v1::InconclusiveReason;
 use polproof_tests::lab::enforcers;
 use polproof_tests::lab::tap::What;
 
@@ -13,7 +14,7 @@ use crate::facts::Fact;
 use crate::verdict::{Row, Verdict};
 
 /// The first line of the file.
-const HEAD: &str = "enforcer,topology,protocol,family,path,state,policies,attempts,delivered,answered,back,verdict,finding,excuses";
+const HEAD: &str = "enforcer,scene,topology,protocol,family,path,state,policies,attempts,delivered,answered,back,verdict,finding,excuses";
 
 /// Verdicts, counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +34,7 @@ impl Counts {
                 Verdict::Found(_) => counts.found += 1,
                 Verdict::Silent => counts.silent += 1,
                 Verdict::Missed(_, excuses) if excuses.is_empty() => counts.missed += 1,
-                Verdict::Missed(..) => counts.excused += 1,
+                Verdict::Missed(..) | Verdict::Open(_) => counts.excused += 1,
                 Verdict::False(_) => counts.wrong += 1,
             }
         }
@@ -68,6 +69,23 @@ pub(crate) fn write(rows: &[Row]) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Why nothing was found in a cell.
+fn excuses_of(row: &Row) -> impl Iterator<Item = InconclusiveReason> {
+    let excuses: &[_] = match &row.verdict {
+        Verdict::Missed(_, excuses) | Verdict::Open(excuses) => excuses,
+        Verdict::Found(_) | Verdict::Silent | Verdict::False(_) => &[],
+    };
+    excuses.iter().copied()
+}
+
+/// The enforcer, and in which way it was tried.
+fn tried(enforcer: &str, label: Option<&str>) -> String {
+    label.map_or_else(
+        || enforcer.to_owned(),
+        |label| format!("{enforcer} ({label})"),
+    )
+}
+
 fn line(row: &Row) -> String {
     let cell = &row.cell;
     let mut arrived: BTreeMap<&str, usize> = BTreeMap::new();
@@ -93,23 +111,20 @@ fn line(row: &Row) -> String {
         .iter()
         .map(|(kind, destination)| format!("{kind:?} {destination}"))
         .collect();
-    let (verdict, excuses) = match &row.verdict {
-        Verdict::Found(_) => ("found", ""),
-        Verdict::Silent => ("silent", ""),
-        Verdict::Missed(_, excuses) if excuses.is_empty() => ("missed", ""),
-        Verdict::Missed(_, excuses) => (
-            "excused",
-            &*excuses
-                .iter()
-                .map(|reason| format!("{reason:?}"))
-                .collect::<Vec<_>>()
-                .join(" "),
-        ),
-        Verdict::False(_) => ("FALSE", ""),
+    let verdict = match &row.verdict {
+        Verdict::Found(_) => "found",
+        Verdict::Silent => "silent",
+        Verdict::Missed(_, excuses) if excuses.is_empty() => "missed",
+        Verdict::Missed(..) => "excused",
+        Verdict::Open(_) => "open",
+        Verdict::False(_) => "FALSE",
     };
+    let excuses: Vec<String> = excuses_of(row).map(|why| format!("{why:?}")).collect();
+    let excuses = excuses.join(" ");
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{verdict},{},{excuses}\n",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{verdict},{},{excuses}\n",
         row.enforcer,
+        row.label.unwrap_or_default(),
         row.topology,
         protocol_name(cell.protocol),
         family_name(cell.family),
@@ -130,44 +145,53 @@ pub(crate) fn write_recognised(rows: &[Row], beside: &Path) -> Result<()> {
         "| enforcer | does | like | recognised as | nothing to find in |\n| --- | --- | --- | --- | --- |\n",
     );
     for entry in enforcers::catalogue() {
-        let of: Vec<&Row> = rows
-            .iter()
-            .filter(|row| row.enforcer == entry.name)
-            .collect();
-        if of.is_empty() {
-            continue;
+        let of = rows.iter().filter(|row| row.enforcer == entry.name);
+        let mut ways: BTreeMap<Option<&str>, Vec<&Row>> = BTreeMap::new();
+        for row in of {
+            ways.entry(row.label).or_default().push(row);
         }
-        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for row in &of {
-            match &row.verdict {
-                Verdict::Found(kind) => *kinds.entry(format!("{kind:?}")).or_insert(0) += 1,
-                Verdict::Missed(..) => {
-                    *kinds.entry("inconclusive".to_owned()).or_insert(0) += 1;
-                }
-                Verdict::False(_) => *kinds.entry("FALSE".to_owned()).or_insert(0) += 1,
-                Verdict::Silent => {}
-            }
+        for (label, of) in ways {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} |",
+                tried(entry.name, label),
+                entry.does,
+                entry.like,
+                recognised(&of),
+                Counts::of(of.iter().copied()).silent
+            );
         }
-        let kinds: Vec<String> = kinds
-            .iter()
-            .map(|(kind, count)| format!("{kind} {count}"))
-            .collect();
-        let kinds = if kinds.is_empty() {
-            "sound".to_owned()
-        } else {
-            kinds.join(", ")
-        };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {kinds} | {} |",
-            entry.name,
-            entry.does,
-            entry.like,
-            Counts::of(of.iter().copied()).silent
-        );
     }
     let path = beside.with_file_name("enforcers.md");
     std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// Kinds and their number, and why nothing was said of the rest.
+fn recognised(rows: &[&Row]) -> String {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut reasons = BTreeSet::new();
+    for row in rows {
+        let kind = match &row.verdict {
+            Verdict::Found(kind) => format!("{kind:?}"),
+            Verdict::Missed(..) | Verdict::Open(_) => "inconclusive".to_owned(),
+            Verdict::False(_) => "FALSE".to_owned(),
+            Verdict::Silent => continue,
+        };
+        *kinds.entry(kind).or_insert(0) += 1;
+        reasons.extend(excuses_of(row));
+    }
+    if kinds.is_empty() {
+        return "sound".to_owned();
+    }
+    let kinds: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
+    let reasons: Vec<String> = reasons.iter().map(|why| format!("{why:?}")).collect();
+    if reasons.is_empty() {
+        return kinds.join(", ");
+    }
+    format!("{} ({})", kinds.join(", "), reasons.join(", "))
 }
 
 /// The summary: by enforcer, by what was found, and what was left out.
@@ -177,11 +201,12 @@ pub(crate) fn summary(
     groups: usize,
 ) -> String {
     let mut text = String::from("\nThe truth table\n");
-    let mut by_enforcer: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    let mut by_enforcer: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        by_enforcer.entry(&row.enforcer).or_default().push(row);
+        let tried = tried(&row.enforcer, row.label);
+        by_enforcer.entry(tried).or_default().push(row);
     }
-    let width = by_enforcer.keys().map(|name| name.len()).max().unwrap_or(0);
+    let width = by_enforcer.keys().map(String::len).max().unwrap_or(0);
     for (enforcer, rows) in &by_enforcer {
         let _ = write!(
             text,
@@ -203,14 +228,13 @@ pub(crate) fn summary(
     let _ = writeln!(text, "  {:width$} {}", "all", Counts::of(rows));
     let mut excuses: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows {
-        if let Verdict::Missed(kind, reasons) = &row.verdict {
-            let why = if reasons.is_empty() {
-                "no excuse".to_owned()
-            } else {
-                format!("{reasons:?}")
-            };
-            *excuses.entry(format!("{kind:?}: {why}")).or_insert(0) += 1;
-        }
+        let line = match &row.verdict {
+            Verdict::Missed(kind, reasons) if reasons.is_empty() => format!("{kind:?}: no excuse"),
+            Verdict::Missed(kind, reasons) => format!("{kind:?}: {reasons:?}"),
+            Verdict::Open(reasons) => format!("left open: {reasons:?}"),
+            Verdict::Found(_) | Verdict::Silent | Verdict::False(_) => continue,
+        };
+        *excuses.entry(line).or_insert(0) += 1;
     }
     for (why, count) in excuses {
         let _ = writeln!(text, "  not found {count:>5}  {why}");

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Silent,
     /// The finding is not there, for one of these reasons; none: there is no excuse.
     Missed(FindingKind, Vec<InconclusiveReason>),
+    /// Nothing may be found, since it cannot be known whose fault it is: for one of these reasons, which has to be told.
+    Open(Vec<InconclusiveReason>),
     /// Findings are there that are wrong.
     False(Found),
 }
@@ -26,13 +28,26 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) enforcer: String,
+    /// In which way it was tried, if not in the usual one.
+    pub(crate) label: Option<&'static str>,
     pub(crate) topology: &'static str,
     pub(crate) cell: Cell,
     /// What the policies say when there is traffic.
     pub(crate) said: Said,
     pub(crate) facts: Vec<Fact>,
+    /// Whether something else got through to the destination at that time, and was answered.
+    pub(crate) way_open: bool,
     pub(crate) found: Found,
     pub(crate) verdict: Verdict,
+}
+
+impl Verdict {
+    /// Of several reasons leaves those that were told of any cell of the group.
+    pub(crate) fn keep_counted(&mut self, counted: &BTreeMap<InconclusiveReason, u64>) {
+        if let Self::Missed(_, reasons) | Self::Open(reasons) = self {
+            reasons.retain(|reason| counted.get(reason).is_some_and(|count| *count > 0));
+        }
+    }
 }
 
 /// Compares.
@@ -54,7 +69,8 @@ pub(crate) fn verdict(expected: &Expected, facts: &[Fact], found: &Found) -> Ver
         return Verdict::False(wrong);
     }
     match expected.right {
-        None => Verdict::Silent,
+        None if expected.excuses.is_empty() => Verdict::Silent,
+        None => Verdict::Open(expected.excuses.clone()),
         Some(kind) if found.is_empty() => Verdict::Missed(kind, expected.excuses.clone()),
         Some(kind) => Verdict::Found(kind),
     }
@@ -77,7 +93,9 @@ pub(crate) fn complaints(rows: &[Row], counted: &BTreeMap<InconclusiveReason, u6
                 row.cell,
                 brief(&row.facts)
             )),
-            Verdict::Missed(_, excuses) => *excused.entry(excuses).or_insert(0) += 1,
+            Verdict::Missed(_, excuses) | Verdict::Open(excuses) => {
+                *excused.entry(excuses).or_insert(0) += 1
+            }
         }
     }
     for (reasons, misses) in excused {

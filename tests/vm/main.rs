@@ -33,6 +33,8 @@ mod frames;
 mod hooks;
 #[path = "../observe/inside.rs"]
 mod inside;
+#[path = "../observe/moves.rs"]
+mod moves;
 #[path = "../observe/odd.rs"]
 mod odd;
 #[path = "../observe/pods.rs"]

@@ -101,17 +101,22 @@ pub(crate) fn of_kernel(way: Way) -> Vec<Scenario> {
     tests.extend(crate::inside::TESTS);
     tests.extend(crate::restart::TESTS);
     tests.extend(crate::hooks::TESTS);
+    tests.extend(crate::moves::TESTS);
     for (name, run) in tests {
         // These look for links on tcx and their pins.
-        const OF_TCX: [&str; 5] = [
+        const OF_TCX: [&str; 8] = [
             "a_restart_takes_over_and_misses_nothing",
             "another_program_on_eth0_is_noticed",
             "another_versions_programs_are_removed",
             "our_own_program_missing_is_noticed_and_mended",
             "a_namespace_that_ends_leaves_a_dead_link",
+            "an_eth0_that_moved_is_watched_where_it_is_now",
+            "an_eth0_that_replaced_one_that_moved_away_is_attached_to",
+            "a_device_that_outlives_its_namespace_is_released",
         ];
         // And these need identities that outlive an agent or an interface.
-        const OF_COOKIES: [&str; 2] = [
+        const OF_COOKIES: [&str; 3] = [
+            "a_pod_whose_eth0_went_to_another_has_a_gap",
             "a_position_is_a_durable_cursor",
             "a_replaced_interface_is_a_gap",
         ];
@@ -130,11 +135,15 @@ pub(crate) fn of_kernel(way: Way) -> Vec<Scenario> {
 fn lacks(way: Way) -> Result<()> {
     let found = capabilities();
     let expected: &[KernelLacks] = match way {
-        Way::Tcx => &[],
-        Way::Clsact => &[KernelLacks::Tcx],
-        Way::Inode => &[KernelLacks::Tcx, KernelLacks::NetCookie],
+        Way::Tcx => &[KernelLacks::SctpList],
+        Way::Clsact => &[KernelLacks::Tcx, KernelLacks::SctpList],
+        Way::Inode => &[
+            KernelLacks::Tcx,
+            KernelLacks::NetCookie,
+            KernelLacks::SctpList,
+        ],
     };
-    // How much memory may be locked is no matter of the kernel alone.
+    // The machine has the module of SCTP, and not the one that lists its associations. How much memory may be locked is no matter of the kernel alone.
     let lacks = found
         .lacks
         .iter()

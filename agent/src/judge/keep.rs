@@ -30,7 +30,7 @@ use super::stats::JudgeStats;
 /// The file in the state directory.
 const FILE: &str = "view";
 /// Begins the file; the number is the version of what follows.
-const MAGIC: &[u8; 8] = b"ppview03";
+const MAGIC: &[u8; 8] = b"ppview04";
 /// The part of it that every version has.
 const FAMILY: &[u8] = b"ppview";
 /// Magic, length, checksum.

@@ -61,7 +61,8 @@ pub struct Attached {
 impl Observer {
     /// Attaches to eth0 of the namespace that `netns` is bound to, or adopts what an earlier agent left there.
     /// [`ObserveError::NoInterface`] says that eth0 is not there yet. Asked again, it attaches anew what somebody
-    /// took away, with a new `since`: what was sent in between was not seen.
+    /// took away, with a new `since`: what was sent in between was not seen. So it is with an eth0 that came from another
+    /// namespace and brought our programs along: [`Self::take_robbed`] tells of that one.
     pub fn attach(&mut self, netns: &Path) -> Result<Attached, ObserveError> {
         visit(netns, || {
             let here = self.identity.here()?;
@@ -126,6 +127,21 @@ impl Observer {
         match self.means {
             Means::Tcx => self.collect_dead_links(),
             Means::Clsact => self.filters.collect_dead(),
+        }
+    }
+
+    /// Namespaces whose eth0 was found in another one since the last call, with our programs on it: what is sent in them now is
+    /// not seen. A device that moves leaves its filters behind, so by [`Means::Clsact`] there are none.
+    pub fn take_robbed(&mut self) -> Vec<NetnsCookie> {
+        self.pins.take_robbed()
+    }
+
+    /// Takes away what is pinned of namespaces that have gone, while their device lives on elsewhere: the node's own namespace
+    /// gets back a device that a pod had for itself, and is no pod's. Says how many links that were.
+    pub fn release(&mut self, gone: &[NetnsCookie]) -> usize {
+        match self.means {
+            Means::Tcx => self.pins.release(gone),
+            Means::Clsact => 0,
         }
     }
 }

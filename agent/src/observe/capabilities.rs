@@ -6,9 +6,11 @@ use std::sync::OnceLock;
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::identity::Identity;
 use super::means::Means;
+use super::netlink::dump_of;
 
 /// More than the programs and their maps take.
 const LOCKED_MEMORY: u64 = 64 << 20;
@@ -26,16 +28,22 @@ pub enum KernelLacks {
     NetCookie,
     /// BPF memory counted by cgroup and not as locked memory (Linux 5.11), while the limit of locked memory is low.
     MemoryAccounting,
+    /// Lists of TCP's or UDP's sockets (`sock_diag`).
+    SocketList,
+    /// Lists of SCTP's associations, while SCTP is in use.
+    SctpList,
 }
 
 impl KernelLacks {
     /// All that can be lacking, the fatal ones first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::RingBuffer,
         Self::Btf,
         Self::Tcx,
         Self::NetCookie,
         Self::MemoryAccounting,
+        Self::SocketList,
+        Self::SctpList,
     ];
 
     /// A short name, for labels of metrics and for machines.
@@ -46,6 +54,8 @@ impl KernelLacks {
             Self::Tcx => "tcx",
             Self::NetCookie => "net_cookie",
             Self::MemoryAccounting => "memory_accounting",
+            Self::SocketList => "socket_list",
+            Self::SctpList => "sctp_list",
         }
     }
 
@@ -55,7 +65,7 @@ impl KernelLacks {
     }
 
     /// What it is.
-    fn what(self) -> &'static str {
+    pub fn what(self) -> &'static str {
         match self {
             Self::RingBuffer => "no BPF ring buffer",
             Self::Btf => "no type information in /sys/kernel/btf/vmlinux",
@@ -64,27 +74,39 @@ impl KernelLacks {
             Self::MemoryAccounting => {
                 "BPF memory counts as locked memory, of which little may be had"
             }
+            Self::SocketList => "no list of TCP's or UDP's sockets",
+            Self::SctpList => "no list of SCTP's associations",
         }
     }
 
-    /// What does not work, or works less well.
-    fn consequence(self) -> &'static str {
+    /// What that means for verdicts.
+    pub fn consequence(self) -> &'static str {
         match self {
             Self::RingBuffer | Self::Btf => "nothing can be observed",
             Self::Tcx => {
                 "the programs are attached as clsact filters, which others in the pod's namespace can remove; this is \
-                 noticed when the hook is next asked, and what was sent until then was not seen"
+                 noticed within a second or two, and nothing is concluded from what was not seen until then"
             }
             Self::NetCookie => {
                 "namespaces are told apart by their inode and the time of attaching; packets seen while no agent ran \
-                 belong to no pod"
+                 belong to no pod and get no verdict until its filters are met again"
             }
-            Self::MemoryAccounting => "loading the programs may fail for want of memory",
+            Self::MemoryAccounting => {
+                "loading the programs may fail for want of memory, and then nothing is observed"
+            }
+            Self::SocketList => {
+                "connections that are older than the agent, or than a policy that denies them, are found only as far as \
+                 they were seen to begin: survivors may be missed"
+            }
+            Self::SctpList => {
+                "SCTP associations that are older than the agent, or than a policy that denies them, are found only as \
+                 far as they were seen to begin: survivors may be missed"
+            }
         }
     }
 
     /// What to do.
-    fn remedy(self) -> &'static str {
+    pub fn remedy(self) -> &'static str {
         match self {
             Self::RingBuffer => "run Linux 5.8 or later",
             Self::Btf => {
@@ -95,6 +117,10 @@ impl KernelLacks {
             Self::MemoryAccounting => {
                 "raise the limit (LimitMEMLOCK=infinity, ulimit -l), or run Linux 5.11 or later"
             }
+            Self::SocketList => {
+                "load the modules tcp_diag and udp_diag (CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG)"
+            }
+            Self::SctpList => "load the module sctp_diag (CONFIG_INET_SCTP_DIAG)",
         }
     }
 }
@@ -163,6 +189,14 @@ pub fn capabilities() -> &'static Capabilities {
                     && is_helper_supported(ProgramType::SchedClassifier, helper)
                         .is_ok_and(|has| !has)
             }
+            KernelLacks::SocketList => {
+                !lists_sockets(libc::IPPROTO_TCP) || !lists_sockets(libc::IPPROTO_UDP)
+            }
+            // Without SCTP there are no associations to list.
+            KernelLacks::SctpList => {
+                std::path::Path::new("/proc/net/sctp").exists()
+                    && !lists_sockets(libc::IPPROTO_SCTP)
+            }
         };
         Capabilities {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -170,6 +204,26 @@ pub fn capabilities() -> &'static Capabilities {
             means,
             lacks: KernelLacks::ALL.into_iter().filter(lacking).collect(),
         }
+    })
+}
+
+/// Whether the kernel has a list of the protocol's sockets. It is asked for those in no state: none.
+fn lists_sockets(protocol: libc::c_int) -> bool {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    /// `struct inet_diag_req_v2`.
+    const REQUEST: usize = 56;
+    let (Ok(family), Ok(protocol)) = (u8::try_from(libc::AF_INET), u8::try_from(protocol)) else {
+        return true;
+    };
+    let mut request = [0; REQUEST];
+    let [of, kind, ..] = &mut request;
+    (*of, *kind) = (family, protocol);
+    let asked = dump_of(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, &request, |_, _| {});
+    !asked.is_err_and(|error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOENT | libc::EPROTONOSUPPORT)
+        )
     })
 }
 
@@ -203,6 +257,13 @@ mod tests {
                     .all(|letter| letter.is_ascii_lowercase() || letter == '_')
             );
         }
+    }
+
+    #[test]
+    fn a_list_of_sockets_is_lacking_only_where_the_kernel_has_none() {
+        assert!(lists_sockets(libc::IPPROTO_TCP));
+        // No kernel lists these.
+        assert!(!lists_sockets(libc::IPPROTO_ENCAP));
     }
 
     #[test]

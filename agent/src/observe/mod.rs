@@ -20,6 +20,7 @@ mod decode;
 mod error;
 mod exclusive;
 mod identity;
+mod links;
 mod load;
 mod means;
 mod netlink;

@@ -8,6 +8,9 @@
 //! position and then the data twice in a row, read-only, so that a record that wraps is contiguous. Before each
 //! record stand 8 bytes: length with a busy and a discard bit, and a page offset.
 //!
+//! Every page that is mapped counts as memory of the agent, those of the data even twice. So of the data only a window is mapped, which
+//! moves on with the reading: two system calls for every [`WINDOW`] bytes.
+//!
 //! # Waiting
 //!
 //! The kernel wakes a waiting reader only for a record at exactly the consumer position. A reader that is ahead
@@ -31,6 +34,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use polproof_agent_common::PacketRecord;
 use polproof_flow::record::Record;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use zerocopy::FromBytes;
 
 use super::decode::{Decoded, from_packet};
@@ -41,10 +45,14 @@ use super::outcome::{ReadOutcome, Sequences};
 
 /// The kernel is still writing the record.
 const BUSY: u32 = 1 << 31;
+/// A record with its header.
+const ENTRY: usize = HEADER as usize + size_of::<PacketRecord>();
 /// The record was given up.
 const DISCARD: u32 = 1 << 30;
 /// Before each record.
 const HEADER: u64 = 8;
+/// How much of the data is mapped at a time: some 2,500 records.
+const WINDOW: usize = 256 * 1024;
 /// How often to look while the kernel does not wake us; well below the second in which a finding must show.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -94,6 +102,14 @@ impl Drop for Mapping {
     }
 }
 
+/// The part of the data that is mapped.
+#[derive(Debug)]
+struct Window {
+    mapping: Mapping,
+    /// Where it begins, in bytes from the beginning of the data.
+    from: usize,
+}
+
 /// The one consumer of the record ring. See the module's text for how to wait on it.
 #[derive(Debug)]
 pub struct RingReader {
@@ -101,8 +117,12 @@ pub struct RingReader {
     id: RingId,
     consumer: Mapping,
     producer: Mapping,
+    /// Holds the position, if it could be mapped.
+    window: Option<Window>,
     page: usize,
     size: u64,
+    /// Whether it was said that a window cannot be mapped.
+    complained: bool,
     /// Read up to here.
     position: u64,
     /// Handed back to the kernel up to here.
@@ -122,7 +142,6 @@ impl RingReader {
         };
         let size = max_entries(&map).map_err(failed)?;
         let page = page_size().map_err(failed)?;
-        let length = usize::try_from(size).map_err(|error| failed(io::Error::other(error)))?;
         let consumer = Mapping::new(
             map.fd().as_fd(),
             0,
@@ -130,13 +149,8 @@ impl RingReader {
             ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         )
         .map_err(failed)?;
-        let producer = Mapping::new(
-            map.fd().as_fd(),
-            page,
-            page + 2 * length,
-            ProtFlags::PROT_READ,
-        )
-        .map_err(failed)?;
+        let producer =
+            Mapping::new(map.fd().as_fd(), page, page, ProtFlags::PROT_READ).map_err(failed)?;
         let mut this = Self {
             map,
             id: RingId {
@@ -145,8 +159,10 @@ impl RingReader {
             },
             consumer,
             producer,
+            window: None,
             page,
             size,
+            complained: false,
             position: 0,
             released: 0,
             sequences: Sequences::default(),
@@ -154,6 +170,7 @@ impl RingReader {
         };
         this.released = this.consumer_position().load(Ordering::Acquire);
         this.position = this.released;
+        this.window = Some(this.map_window().map_err(failed)?);
         Ok(this)
     }
 
@@ -189,6 +206,7 @@ impl RingReader {
             }
         }
         self.position = position;
+        self.move_window();
         self.release(position);
         true
     }
@@ -250,10 +268,11 @@ impl RingReader {
     /// Whether the descriptor alone may be waited for; see the module's text.
     pub fn must_poll(&self) -> Option<Duration> {
         let producer = self.producer_position().load(Ordering::Acquire);
-        if self.position < producer && self.header_at(self.position) & BUSY == 0 {
+        let ready = |header: u32| header & BUSY == 0;
+        if self.position < producer && self.header().is_some_and(ready) {
             return Some(Duration::ZERO);
         }
-        (self.position != self.released).then_some(POLL)
+        (self.position != self.released || self.window.is_none()).then_some(POLL)
     }
 
     /// The entry at the position, if it is complete and before `limit`; steps over it.
@@ -261,7 +280,10 @@ impl RingReader {
         if self.position >= limit {
             return None;
         }
-        let header = self.header_at(self.position);
+        if self.window.is_none() {
+            self.move_window();
+        }
+        let header = self.header()?;
         if header & BUSY != 0 {
             return None;
         }
@@ -274,9 +296,10 @@ impl RingReader {
         let entry = if header & DISCARD != 0 {
             Entry::Discarded
         } else if length == size_of::<PacketRecord>() as u64 {
-            match PacketRecord::read_from_bytes(
-                &self.bytes_at::<{ size_of::<PacketRecord>() }>(self.position + HEADER),
-            ) {
+            if self.here(ENTRY).is_none() {
+                self.move_window();
+            }
+            match PacketRecord::read_from_bytes(&self.packet()?) {
                 Ok(packet) => Entry::Record(packet),
                 Err(_) => Entry::Foreign,
             }
@@ -284,7 +307,43 @@ impl RingReader {
             Entry::Foreign
         };
         self.position = next;
+        if self.here(HEADER as usize).is_none() {
+            self.move_window();
+        }
         Some(entry)
+    }
+
+    /// Maps the window that begins with the position's page.
+    fn map_window(&self) -> io::Result<Window> {
+        // The size is a power of two, and a multiple of the page.
+        let within = usize::try_from(self.position & (self.size - 1)).map_err(io::Error::other)?;
+        let size = usize::try_from(self.size).map_err(io::Error::other)?;
+        let from = within - within % self.page;
+        // The data is there twice, so whatever begins in the first half is whole.
+        let mapping = Mapping::new(
+            self.map.fd().as_fd(),
+            2 * self.page + from,
+            WINDOW.min(2 * size - from),
+            ProtFlags::PROT_READ,
+        )?;
+        Ok(Window { mapping, from })
+    }
+
+    /// Has the position in the window. Without memory for that nothing is read, and what is lost then is counted like any loss.
+    fn move_window(&mut self) {
+        // Not both at a time.
+        self.window = None;
+        match self.map_window() {
+            Ok(window) => {
+                self.window = Some(window);
+                self.complained = false;
+            }
+            Err(error) if !self.complained => {
+                self.complained = true;
+                warn!(%error, "the record ring cannot be mapped (mmap), so nothing is seen: it is tried again many times a second. Raise the memory limit of the agent, or vm.max_map_count");
+            }
+            Err(_) => {}
+        }
     }
 
     fn consumer_position(&self) -> &AtomicU64 {
@@ -297,30 +356,41 @@ impl RingReader {
         unsafe { self.producer.start.cast().as_ref() }
     }
 
-    /// Where the data of a ring position is in memory.
-    fn data_at(&self, position: u64) -> *const u8 {
-        // The size is a power of two that fits `usize` (it was mapped).
-        let within = usize::try_from(position & (self.size - 1)).unwrap_or(0);
-        self.producer
-            .start
-            .as_ptr()
-            .cast_const()
-            .wrapping_add(self.page + within)
+    /// Where the data of the position is in memory, if so many bytes of it are in the window.
+    fn here(&self, bytes: usize) -> Option<*const u8> {
+        let window = self.window.as_ref()?;
+        let within = usize::try_from(self.position & (self.size - 1)).ok()?;
+        // Where a window reaches into the second half, the first half's beginning may be in it too.
+        let offset = match within.checked_sub(window.from) {
+            Some(offset) => offset,
+            None => within + usize::try_from(self.size).ok()? - window.from,
+        };
+        let fits = offset
+            .checked_add(bytes)
+            .is_some_and(|end| end <= window.mapping.length);
+        fits.then(|| {
+            let start = window.mapping.start.as_ptr().cast_const();
+            start.wrapping_add(offset)
+        })
     }
 
-    fn header_at(&self, position: u64) -> u32 {
-        // SAFETY: inside the mapping and aligned to 8: positions are multiples of 8. The kernel writes the word with release
-        // order when the record is complete.
-        let header = unsafe { AtomicU32::from_ptr(self.data_at(position).cast_mut().cast()) };
-        header.load(Ordering::Acquire)
+    /// The first word at the position, if it is in the window.
+    fn header(&self) -> Option<u32> {
+        let here = self.here(HEADER as usize)?;
+        // SAFETY: inside the window, which is mapped as long as `self` holds it, and aligned to 8: positions are multiples of 8. The
+        // page is read-only, and only a load is made. The kernel writes the word with release order when the record is complete.
+        let header = unsafe { AtomicU32::from_ptr(here.cast_mut().cast()) };
+        Some(header.load(Ordering::Acquire))
     }
 
-    fn bytes_at<const N: usize>(&self, position: u64) -> [u8; N] {
-        let mut bytes = [0; N];
-        // SAFETY: the data is mapped twice in a row and N is at most the ring's size, so the range is inside; the kernel
-        // does not write to a committed record before it is released.
-        unsafe { std::ptr::copy_nonoverlapping(self.data_at(position), bytes.as_mut_ptr(), N) };
-        bytes
+    /// What follows the header at the position, if all of it is in the window.
+    fn packet(&self) -> Option<[u8; size_of::<PacketRecord>()]> {
+        let here = self.here(ENTRY)?.wrapping_add(HEADER as usize);
+        let mut bytes = [0; size_of::<PacketRecord>()];
+        // SAFETY: `here` says that header and record are inside the window; the kernel does not write to a committed record before it
+        // is released.
+        unsafe { std::ptr::copy_nonoverlapping(here, bytes.as_mut_ptr(), bytes.len()) };
+        Some(bytes)
     }
 }
 

@@ -2,21 +2,25 @@
 //!
 //! A link is pinned as `links/<cookie>-<hook>-<since>`: the namespace's cookie, the row of [`HOOKS`], and the moment
 //! (CLOCK_MONOTONIC, ns) from which it sees every packet. So a later agent knows what it takes over.
+//!
+//! A link lives and dies with its device, not with the namespace: a device that is moved to another one takes it along, and
+//! the kernel refuses a second link of the same program on it. Records are then already of the namespace that the device is in,
+//! since the programs read it from the device; so the link is adopted there, and its pin renamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use polproof_flow::record::{Instant, NetnsCookie};
 
 use super::attach::{HOOKS, HookRow, INTERFACE};
 use super::error::ObserveError;
+use super::links;
 use super::load::{Observer, file, program};
-use super::netlink::Interface;
+use super::netlink::{Interface, failed};
 use super::netns::now;
 use super::tc::Direction;
 
@@ -42,6 +46,8 @@ struct Pin {
 pub(super) struct Pins {
     directory: PathBuf,
     links: BTreeMap<(NetnsCookie, &'static str), Pin>,
+    /// Namespaces whose links went to another one since this was last asked.
+    robbed: BTreeSet<NetnsCookie>,
 }
 
 impl Pins {
@@ -49,6 +55,7 @@ impl Pins {
         Self {
             directory,
             links: BTreeMap::new(),
+            robbed: BTreeSet::new(),
         }
     }
 
@@ -61,6 +68,51 @@ impl Pins {
     fn path(&self, netns: NetnsCookie, hook: &str, since: Instant) -> PathBuf {
         self.directory
             .join(format!("{}-{hook}-{}", netns.0, since.0))
+    }
+
+    /// The namespace that one of these links was attached in, by the hook.
+    fn owner(&self, hook: &'static str, links: &[u32]) -> Option<NetnsCookie> {
+        self.links
+            .iter()
+            .filter(|((_, of), _)| *of == hook)
+            .find(|(_, pin)| links::pinned(&pin.path).is_ok_and(|link| links.contains(&link.id)))
+            .map(|((netns, _), _)| *netns)
+    }
+
+    /// Has the link of a device that came from one namespace be that of the namespace in which it is now.
+    fn adopt(
+        &mut self,
+        from: NetnsCookie,
+        netns: NetnsCookie,
+        hook: &'static str,
+        since: Instant,
+    ) -> Result<bool, ObserveError> {
+        let path = self.path(netns, hook, since);
+        let Some(pin) = self.links.get(&(from, hook)) else {
+            return Ok(false);
+        };
+        // In one step: killed at any moment, an agent leaves the link pinned under one of the names.
+        std::fs::rename(&pin.path, &path).map_err(file("rename the pin of a link", &path))?;
+        self.links.remove(&(from, hook));
+        self.robbed.insert(from);
+        self.links.insert((netns, hook), Pin { path, since });
+        Ok(true)
+    }
+
+    /// Removes the pins of these namespaces' links; says how many there were.
+    pub(super) fn release(&mut self, of: &[NetnsCookie]) -> usize {
+        let before = self.links.len();
+        for netns in of {
+            for row in &HOOKS {
+                self.remove(*netns, row.name());
+            }
+        }
+        before - self.links.len()
+    }
+
+    /// Namespaces that lost their links to another one since the last call: what is sent there now is not seen.
+    pub(super) fn take_robbed(&mut self) -> Vec<NetnsCookie> {
+        std::mem::take(&mut self.robbed).into_iter().collect()
     }
 
     /// Removes one pin: the link ends with it.
@@ -105,7 +157,7 @@ impl Observer {
             };
             if let Err(error) = self.take_over(&path, hook) {
                 // Only a link whose device is gone may be removed: any other one still sees packets.
-                if !matches!(link_interface(&path), Ok(0)) {
+                if !links::pinned(&path).is_ok_and(|link| link.is_dead()) {
                     return Err(error);
                 }
                 dead += 1;
@@ -150,10 +202,15 @@ impl Observer {
         row: &HookRow,
         interface: &Interface,
     ) -> Result<Instant, ObserveError> {
+        let on_hook = || {
+            links::on(interface.index, row.direction)
+                .map_err(failed("list the links of eth0 (BPF_PROG_QUERY)"))
+        };
         if let Some(pin) = self.pins.links.get(&(netns, row.name())) {
-            match link_interface(&pin.path) {
-                Ok(index) if index == interface.index => return Ok(pin.since),
-                // Of an eth0 that is no more.
+            match links::pinned(&pin.path) {
+                // By the link itself: the number of an interface says nothing of the namespace that it is in.
+                Ok(link) if on_hook()?.contains(&link.id) => return Ok(pin.since),
+                // Of an eth0 that is no more, or is another namespace's now.
                 Ok(_) => self.pins.remove(netns, row.name()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.pins.remove(netns, row.name());
@@ -162,11 +219,31 @@ impl Observer {
             }
         }
         let program = program(&mut self.ebpf, row.program)?;
-        let id = program.attach_with_options(
+        let id = match program.attach_with_options(
             INTERFACE,
             row.direction.tcx(),
             TcAttachOptions::TcxOrder(LinkOrder::default()),
-        )?;
+        ) {
+            Ok(id) => id,
+            Err(error) if is_there(&error) => {
+                let present = on_hook()?;
+                let since = now();
+                return match self.pins.owner(row.name(), &present) {
+                    Some(from) if self.pins.adopt(from, netns, row.name(), since)? => {
+                        tracing::info!(
+                            hook = row.name(),
+                            from = from.0,
+                            to = netns.0,
+                            "eth0 came from another network namespace with our program on it, which stays"
+                        );
+                        Ok(since)
+                    }
+                    // A link whose pin was removed lives for a moment longer: it is tried again.
+                    _ => Err(error.into()),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
         let since = now();
         let link = program.take_link(id)?;
         let link = FdLink::try_from(link).map_err(|error| ObserveError::Inside {
@@ -190,8 +267,8 @@ impl Observer {
             .pins
             .links
             .iter()
-            .filter(|(_, pin)| match link_interface(&pin.path) {
-                Ok(index) => index == 0,
+            .filter(|(_, pin)| match links::pinned(&pin.path) {
+                Ok(link) => link.is_dead(),
                 // Anything else may pass, and the link live on.
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             })
@@ -208,69 +285,9 @@ impl Observer {
     }
 }
 
-/// `BPF_OBJ_GET` and `BPF_OBJ_GET_INFO_BY_FD` of include/uapi/linux/bpf.h.
-const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-
-/// The interface number of a pinned tcx link: 0 once the device is gone. aya does not tell it.
-fn link_interface(path: &Path) -> io::Result<u32> {
-    #[repr(C)]
-    struct Get {
-        path: u64,
-        fd: u32,
-        flags: u32,
-    }
-    #[repr(C)]
-    struct Ask {
-        fd: u32,
-        length: u32,
-        info: u64,
-    }
-    /// `struct bpf_link_info`, with the `tcx` arm of its union.
-    #[repr(C, align(8))]
-    #[derive(Default)]
-    struct LinkInfo {
-        kind: u32,
-        id: u32,
-        program: u32,
-        padding: u32,
-        interface: u32,
-        attach: u32,
-    }
-    use std::os::unix::ffi::OsStrExt;
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let get = Get {
-        path: name.as_ptr() as u64,
-        fd: 0,
-        flags: 0,
-    };
-    // SAFETY: the structure is that of the command and its path ends in a zero byte and outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of::<Get>()) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut info = LinkInfo::default();
-    let ask = Ask {
-        fd: link.as_raw_fd().cast_unsigned(),
-        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-        info: &raw mut info as u64,
-    };
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which is that large.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET_INFO_BY_FD,
-            &raw const ask,
-            size_of::<Ask>(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(info.interface)
+/// Whether the kernel refuses to attach a program since it is attached there.
+fn is_there(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
 }
 
 #[cfg(test)]

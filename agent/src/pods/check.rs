@@ -1,5 +1,6 @@
 //! Whether what was attached still is, and sees the truth.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -7,17 +8,14 @@ use std::time::{Duration, Instant};
 
 use polproof_flow::netns::{Hook, NetnsEvent};
 
-use super::watch::{FIGURES, Namespace, Watcher};
-use crate::observe::{Observer, now};
+use super::watch::{CHECK, FIGURES, Namespace, Watcher};
+use crate::observe::{Attached, ObserveError, now};
 
 impl Watcher {
     /// Asks one hook again; attaches anew where our programs were taken away or eth0 was replaced.
     pub(super) async fn check(&mut self, path: PathBuf) -> anyhow::Result<()> {
-        let target = path.clone();
         let asked = now();
-        let attached = self
-            .observe(move |observer| observer.attach(&target))
-            .await?;
+        let attached = self.attach_to(&path).await?;
         let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(&path) else {
             return Ok(());
         };
@@ -76,6 +74,29 @@ impl Watcher {
         Ok(())
     }
 
+    /// Attaches, or finds attached. A namespace that turns out to have lost its eth0 to this one is looked at at once: it believes
+    /// itself watched.
+    pub(super) async fn attach_to(
+        &mut self,
+        path: &Path,
+    ) -> anyhow::Result<Result<Attached, ObserveError>> {
+        let target = path.to_owned();
+        let (attached, robbed) = self
+            .observe(move |observer| (observer.attach(&target), observer.take_robbed()))
+            .await?;
+        if !robbed.is_empty() {
+            let now = Instant::now();
+            for namespace in self.namespaces.values_mut() {
+                if let Namespace::Watched(watched) = namespace
+                    && robbed.contains(&watched.netns)
+                {
+                    watched.check = now;
+                }
+            }
+        }
+        Ok(attached)
+    }
+
     /// Tells the judge what else sits on eth0, if that is news.
     async fn new_hook(&mut self, path: &Path, hook: Hook) -> anyhow::Result<()> {
         let Some(Namespace::Watched(watched)) = self.namespaces.get_mut(path) else {
@@ -111,8 +132,45 @@ impl Watcher {
         self.send_attached(&attached).await
     }
 
+    /// Collects what belongs to namespaces that are gone. What no file stands for during a whole [`CHECK`] is of one whose device
+    /// lives on elsewhere; sooner it may be one that was not found yet.
     pub(super) async fn collect(&mut self) -> anyhow::Result<()> {
-        let dead = self.observe(Observer::collect_dead).await?;
+        let claimed: HashSet<_> = self
+            .namespaces
+            .values()
+            .filter_map(|namespace| match namespace {
+                Namespace::Watched(watched) => Some(watched.netns),
+                _ => None,
+            })
+            .collect();
+        let before = std::mem::take(&mut self.unclaimed);
+        let (dead, unclaimed, released) = self
+            .observe(move |observer| {
+                let dead = observer.collect_dead();
+                let now = Instant::now();
+                let mut unclaimed = HashMap::new();
+                let mut released = Vec::new();
+                for netns in observer.pinned() {
+                    let since = before.get(&netns).copied().unwrap_or(now);
+                    if claimed.contains(&netns) {
+                        continue;
+                    }
+                    if now >= since + CHECK {
+                        released.push(netns);
+                    } else {
+                        unclaimed.insert(netns, since);
+                    }
+                }
+                (dead, unclaimed, observer.release(&released))
+            })
+            .await?;
+        self.unclaimed = unclaimed;
+        if released > 0 {
+            tracing::info!(
+                links = released,
+                "detached from devices that outlived the network namespaces in which they were attached to"
+            );
+        }
         if dead.is_empty() {
             return Ok(());
         }

@@ -77,6 +77,8 @@ pub(super) struct Watcher {
     stirred: bool,
     forgotten: Instant,
     pub(super) collect: Instant,
+    /// Namespaces with something of ours in them that no file stands for, since when.
+    pub(super) unclaimed: HashMap<NetnsCookie, Instant>,
     figures: Instant,
 }
 
@@ -107,6 +109,7 @@ impl Watcher {
             stirred: false,
             forgotten: start,
             collect: start + CHECK,
+            unclaimed: HashMap::new(),
             figures: start,
         }
     }
@@ -282,11 +285,7 @@ impl Watcher {
         };
         let failures = failures.saturating_add(1);
         let started = now();
-        let target = path.clone();
-        let attached = self
-            .observe(move |observer| observer.attach(&target))
-            .await?;
-        let attached = match attached {
+        let attached = match self.attach_to(&path).await? {
             Ok(attached) => attached,
             Err(ObserveError::OwnNamespace) => {
                 tracing::debug!(path = %path.display(), "the node's own namespace: left alone");

@@ -14,6 +14,7 @@ use polproof_proto::v1;
 use super::spool::StoredBatch;
 use super::vitals::{Coverage, Loss, ViewState, Vitals};
 use crate::cni::{Claim, CniHint};
+use crate::observe::KernelLacks;
 
 mod witness;
 
@@ -263,6 +264,19 @@ pub fn heartbeat(vitals: &Vitals) -> v1::Heartbeat {
         loss: Some(loss(vitals.loss)),
         cni: vitals.cni.iter().map(hint).collect(),
         snapshot: Some(snapshot(&vitals.view)),
+        // Sent even if nothing lacks: unset would say that nobody looked.
+        kernel: Some(v1::Kernel {
+            lacks: vitals.kernel_lacks.iter().copied().map(lack).collect(),
+        }),
+    }
+}
+
+fn lack(lack: KernelLacks) -> v1::KernelLack {
+    v1::KernelLack {
+        name: lack.name().to_owned(),
+        what: lack.what().to_owned(),
+        consequence: lack.consequence().to_owned(),
+        remedy: lack.remedy().to_owned(),
     }
 }
 

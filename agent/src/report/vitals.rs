@@ -6,6 +6,7 @@ use polproof_cluster::PolicyCount;
 use polproof_policy::{NamespacedName, Uid};
 
 use crate::cni::CniHint;
+use crate::observe::KernelLacks;
 
 /// A pod of the node that is not watched, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Vitals {
     pub cni: Vec<CniHint>,
     /// The view of the cluster.
     pub view: ViewState,
+    /// What the running kernel does not have.
+    pub kernel_lacks: Vec<KernelLacks>,
 }
 
 /// Gathers the vitals. Called from the stream's task: it must not block.

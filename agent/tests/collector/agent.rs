@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use polproof_agent::observe::KernelLacks;
 use polproof_agent::report::spool::{Spool, SpoolConfig, SpoolReader, SpoolWriter};
 use polproof_agent::report::stream::{self, StreamConfig, StreamStats};
 use polproof_agent::report::vitals::{Coverage, Loss, ViewState, Vitals};
@@ -30,6 +31,7 @@ fn vitals() -> Vitals {
             source: "manifests".to_owned(),
             ..ViewState::default()
         },
+        kernel_lacks: vec![KernelLacks::Tcx],
     }
 }
 

@@ -11,8 +11,8 @@ use polproof_proto::v1;
 use crate::args::FindingKind;
 use crate::printable::printable;
 use crate::view::{
-    Cluster, Cni, Denier, End, Exposure, Finding, Judged, KindCount, Loss, Node, Overall,
-    PolicyCount, Recovered, Sample, State, Status,
+    Cluster, Cni, Denier, End, Exposure, Finding, Judged, KernelLack, KindCount, Loss, Node,
+    Overall, PolicyCount, Recovered, Sample, State, Status,
 };
 
 pub(crate) use explain::{Answered, answered, replied, walks};
@@ -265,6 +265,9 @@ fn node(node: v1::NodeStatus) -> Node {
         first_heard: time(node.first_heard),
         agent_version: printable(node.agent_version),
         kernel_release: printable(node.kernel_release),
+        kernel_lacks: node
+            .kernel
+            .map(|kernel| kernel.lacks.into_iter().map(lack).collect()),
         pods_expected: coverage.pods_expected,
         pods_watched: coverage.pods_watched,
         pods_unwatched: coverage
@@ -323,6 +326,15 @@ fn reason(number: i32) -> String {
             .trim_start_matches("INCONCLUSIVE_REASON_")
             .to_lowercase(),
         Err(_) => format!("reason_{number}"),
+    }
+}
+
+fn lack(lack: v1::KernelLack) -> KernelLack {
+    KernelLack {
+        name: printable(lack.name),
+        what: printable(lack.what),
+        consequence: printable(lack.consequence),
+        remedy: printable(lack.remedy),
     }
 }
 

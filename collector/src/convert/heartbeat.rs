@@ -12,6 +12,8 @@ const MOST_HINTS: usize = 20;
 const MOST_REFUSED: usize = 100;
 /// Kinds of policies.
 const MOST_KINDS: usize = 20;
+/// What a kernel lacks.
+const MOST_LACKS: usize = 20;
 /// A name, in bytes.
 const LONGEST_NAME: usize = 253;
 /// A sentence, in bytes.
@@ -46,6 +48,15 @@ pub fn heartbeat(mut heartbeat: v1::Heartbeat) -> v1::Heartbeat {
         snapshot.other_policies.truncate(MOST_KINDS);
         for policies in &mut snapshot.other_policies {
             clean(&mut policies.kind, LONGEST_NAME);
+        }
+    }
+    if let Some(kernel) = &mut heartbeat.kernel {
+        kernel.lacks.truncate(MOST_LACKS);
+        for lack in &mut kernel.lacks {
+            clean(&mut lack.name, LONGEST_NAME);
+            clean(&mut lack.what, LONGEST_SENTENCE);
+            clean(&mut lack.consequence, LONGEST_SENTENCE);
+            clean(&mut lack.remedy, LONGEST_SENTENCE);
         }
     }
     heartbeat

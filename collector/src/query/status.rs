@@ -77,6 +77,7 @@ pub(super) fn node_status(
         loss: heartbeat.loss,
         cni: heartbeat.cni,
         snapshot: heartbeat.snapshot,
+        kernel: heartbeat.kernel,
         judged: Some(convert::judged(&node.judged)),
         inconclusive: node
             .inconclusive

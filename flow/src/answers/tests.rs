@@ -80,6 +80,10 @@ impl Knowledge for Cluster {
             .iter()
             .any(|pods| text.starts_with(pods))
     }
+
+    fn is_ours(&self, ip: IpAddr) -> bool {
+        !self.stands_for_others(ip)
+    }
 }
 
 pub(super) fn at(ms: u64) -> Instant {

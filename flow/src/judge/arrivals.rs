@@ -41,7 +41,7 @@ impl Judge {
         let (outcome, until) = match attempt.phase {
             Phase::Ended(outcome) => (outcome, None),
             Phase::Waiting(outcome, until) => (outcome, Some(until)),
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         match self.arrival(&attempt, outcome) {
             Decision::Done => {}
@@ -95,7 +95,8 @@ impl Judge {
                 let uid = uid.clone();
                 let who = match &sender {
                     Some(Sender::Pod(pod, ip)) => Some((pod.clone(), *ip)),
-                    Some(Sender::Asked | Sender::Nobody) | None => None,
+                    Some(Sender::Asked | Sender::Guessed | Sender::Elsewhere | Sender::Nobody)
+                    | None => None,
                 };
                 let witnessed = who.is_some();
                 let tuple = arrived(key, who);
@@ -103,6 +104,14 @@ impl Judge {
                     .history
                     .expect(&tuple, &uid, attempt.first, &self.here, &self.settings)
                 {
+                    // Whoever refused it may be a filter: that is asked soon after the namespace is attached to.
+                    Ok(expected)
+                        if matches!(expected.call, Call::Deny(_))
+                            && outcome == Outcome::Refused
+                            && !self.namespaces.is_inside_known(key.netns) =>
+                    {
+                        return Decision::Wait(InconclusiveReason::InPodFilter);
+                    }
                     Ok(expected) => match self.verdict(attempt, outcome, &expected, witnessed) {
                         None => return Decision::Done,
                         Some(reason) => reason,
@@ -124,7 +133,7 @@ impl Judge {
     /// Measures for how long what is denied since lately still gets through.
     fn note_exposure(&mut self, attempt: &Attempt, outcome: Outcome, open: Open) {
         if let Some(since) = open.denied_since
-            && !self.may_be_older(attempt)
+            && self.may_be_older(attempt, since).is_none()
             && self.delivery(attempt, outcome).is_ok()
         {
             self.exposures.note(since, attempt.first);
@@ -142,10 +151,10 @@ impl Judge {
         match outcome {
             Outcome::Accepted => Ok(Answer::Accepted),
             // A filter can refuse like a stack.
-            Outcome::Refused if self.namespaces.is_filtered(netns) => {
-                Err(InconclusiveReason::InPodFilter)
+            Outcome::Refused if self.namespaces.is_plain(netns, attempt.first) => {
+                Ok(Answer::Refused)
             }
-            Outcome::Refused => Ok(Answer::Refused),
+            Outcome::Refused => Err(InconclusiveReason::InPodFilter),
             Outcome::Unreachable => Err(InconclusiveReason::InPodFilter),
             Outcome::Silent if self.namespaces.is_plain(netns, attempt.first) => {
                 Ok(Answer::Delivered)
@@ -177,11 +186,8 @@ impl Judge {
             Call::Undecided(reason) => return Some(*reason),
             Call::Deny(denial) => denial,
         };
-        if attempt.unsure {
-            return Some(InconclusiveReason::FlowBegunBefore);
-        }
-        if self.may_be_older(attempt) {
-            return Some(InconclusiveReason::RecordsLost);
+        if let Some(reason) = self.may_be_older(attempt, expected.since) {
+            return Some(reason);
         }
         let answer = match self.delivery(attempt, outcome) {
             Ok(answer) => answer,
@@ -195,7 +201,11 @@ impl Judge {
         self.ledger
             .observe(&key, sample, attempt.first, witnessed, self.now);
         self.standing.stand(&key, attempt.first);
-        if !witnessed {
+        if !witnessed
+            && self
+                .confirming
+                .admits(Asked::of(Side::Destination, &attempt.key), self.now)
+        {
             self.confirm(&key, attempt, outcome);
         }
         None
@@ -212,11 +222,7 @@ impl Judge {
             return;
         };
         let ask = self.ask_node(node);
-        if (ask != Ask::Ourselves && !self.inquiries.is_connected())
-            || !self
-                .confirming
-                .admits(Asked::of(Side::Destination, &attempt.key), self.now)
-        {
+        if ask != Ask::Ourselves && !self.inquiries.is_connected() {
             return;
         }
         let question = question(attempt, Some(source), destination);

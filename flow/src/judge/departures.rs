@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use polproof_policy::{IpOwner, Protocol, Uid};
+use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, Outcome, Phase, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
 use crate::control::{Doubt, shows_the_way};
 use crate::expectation::{Call, Tuple};
 use crate::finding::{Answer, FindingKind, InconclusiveReason, Sample};
@@ -35,7 +36,7 @@ pub(super) type Way = (IpAddr, u16, Protocol);
 
 /// What the policies say of an attempt that left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meant {
+pub(super) enum Meant {
     Allowed,
     Denied,
     /// It depends on which end of a Service it reaches.
@@ -45,14 +46,43 @@ enum Meant {
 /// An attempt that left, until the witness at its destination has spoken.
 #[derive(Debug)]
 pub(super) struct Departed {
-    attempt: Attempt,
-    outcome: Outcome,
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Outcome,
     meant: Meant,
     uid: Uid,
     tuple: Tuple,
     ends: Vec<Behind>,
     /// It was sent to an address that is none of the ends'.
     service: bool,
+    /// It left before a restart: what was lost at that time nobody knows any more.
+    again: bool,
+}
+
+impl Departed {
+    pub(super) fn new(
+        attempt: &Attempt,
+        outcome: Outcome,
+        meant: Meant,
+        uid: Uid,
+        tuple: Tuple,
+    ) -> Self {
+        Self {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+            again: false,
+        }
+    }
+
+    /// The same, of before a restart.
+    pub(super) fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
 }
 
 impl Judge {
@@ -60,7 +90,7 @@ impl Judge {
     pub(super) fn depart(&mut self, attempt: &Attempt) {
         let outcome = match attempt.phase {
             Phase::Ended(outcome) | Phase::Waiting(outcome, _) => outcome,
-            Phase::Open | Phase::Counted => return,
+            Phase::Open => return,
         };
         // Two ends that open a connection together make one attempt each, and answer the other's.
         if !self.has_view(attempt.first) || self.destination.recent().crosses(attempt) {
@@ -71,16 +101,7 @@ impl Judge {
             return;
         };
         let uid = uid.clone();
-        let tuple = Tuple {
-            side: Side::Source,
-            netns: key.netns,
-            protocol: key.protocol,
-            own: key.client.ip(),
-            peer: key.server.ip(),
-            port: key.server.port(),
-            who: None,
-            seen_as: None,
-        };
+        let tuple = left(key);
         let expected = self
             .history
             .expect(&tuple, &uid, attempt.first, &self.here, &self.settings);
@@ -132,15 +153,7 @@ impl Judge {
                 return;
             }
         };
-        self.inquire(Departed {
-            attempt: *attempt,
-            outcome,
-            meant,
-            uid,
-            tuple,
-            ends: Vec::new(),
-            service: false,
-        });
+        self.inquire(Departed::new(attempt, outcome, meant, uid, tuple));
     }
 
     /// Counts an attempt without a verdict, if a witness could have been asked: of what leaves the cluster nothing is claimed.
@@ -153,12 +166,15 @@ impl Judge {
 
     /// The pods that may be reached, and whether they stand behind another address; `None` if it is not pods.
     fn ends(&self, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
-        let newest = self.history.newest()?;
-        if let Some((service, entry)) = services::at(newest, &self.here, tuple) {
-            let behind = services::behind(newest, tuple.own, service, entry);
+        self.ends_in(self.history.newest()?, tuple)
+    }
+
+    fn ends_in(&self, view: &Snapshot, tuple: &Tuple) -> Option<(Vec<Behind>, bool)> {
+        if let Some((service, entry)) = services::at(view, &self.here, tuple) {
+            let behind = services::behind(view, tuple.own, service, entry);
             return Some((behind.unwrap_or_default(), true));
         }
-        match newest.owner(tuple.peer) {
+        match view.owner(tuple.peer) {
             IpOwner::Pod(pod) => {
                 let (ip, port) = (tuple.peer, tuple.port);
                 Some((vec![Behind { pod, ip, port }], false))
@@ -167,23 +183,31 @@ impl Judge {
         }
     }
 
+    /// The pods that may have seen it. Others have no witness, and whether a pod reaches itself through a Service is no question
+    /// of policies.
+    pub(super) fn witnesses_of(&self, departed: &Departed) -> Option<(Vec<Behind>, bool)> {
+        let (ends, service) = self.ends(&departed.tuple)?;
+        let itself = ends.iter().any(|end| end.pod.uid == departed.uid);
+        (!ends.is_empty() && !itself).then_some((ends, service))
+    }
+
     /// Asks the witness at the destination, as often as it is worth.
-    fn inquire(&mut self, mut departed: Departed) {
-        let Some((ends, service)) = self.ends(&departed.tuple) else {
+    fn inquire(&mut self, departed: Departed) {
+        let Some((ends, service)) = self.witnesses_of(&departed) else {
             return;
         };
-        // Others than pods have no witness, and whether a pod reaches itself through a Service is no question of policies.
-        if ends.is_empty() || ends.iter().any(|end| end.pod.uid == departed.uid) {
-            return;
-        }
         let limit = match departed.meant {
             Meant::Allowed => &mut self.doubting,
             Meant::Denied | Meant::Mixed => &mut self.proving,
         };
         let asked = Asked::of(Side::Source, &departed.attempt.key);
-        if !limit.admits(asked, self.now) {
-            return;
+        if limit.admits(asked, self.now) {
+            self.inquire_of(departed, ends, service);
         }
+    }
+
+    /// Asks these ends' witnesses.
+    pub(super) fn inquire_of(&mut self, mut departed: Departed, ends: Vec<Behind>, service: bool) {
         let mut asks = Vec::new();
         if ends.len() <= ENDS {
             for end in &ends {
@@ -236,6 +260,7 @@ impl Judge {
             (Meant::Denied | Meant::Mixed, Joined::Delivered | Joined::ReplyLost) => return,
             (Meant::Denied, Joined::Dropped | Joined::Rejected) => {
                 if matches!(said, Testimony::NotSeen(absence) if shows_the_way(absence, attempt.first))
+                    && (!departed.service || self.is_forwarded(departed))
                 {
                     self.ledger.judged().denied_stopped += 1;
                 }
@@ -292,7 +317,7 @@ impl Judge {
         };
         let end = end.ok_or(InconclusiveReason::MixedEndpoints)?;
         // The answer may have come, and its record was lost.
-        if self.lost_around(attempt) {
+        if departed.again || self.lost_around(attempt) {
             return Err(InconclusiveReason::RecordsLost);
         }
         if self.is_deaf(attempt) {
@@ -311,11 +336,6 @@ impl Judge {
             Testimony::Seen(_) => true,
             Testimony::Incomplete(_) => false,
         };
-        // Whoever forwards Service addresses may not forward this one (yet).
-        let forwarded = || {
-            let worked = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol));
-            worked.is_some_and(|at| at.0.abs_diff(attempt.first.0) <= WORKED)
-        };
         if !way_is_open {
             return Err(InconclusiveReason::NoControl);
         }
@@ -325,7 +345,7 @@ impl Judge {
                 return Err(InconclusiveReason::TranslatedAddress);
             }
             // Where it would have gone was seen by nobody.
-            if !forwarded() {
+            if !self.is_forwarded(departed) {
                 return Err(InconclusiveReason::MixedEndpoints);
             }
         }
@@ -335,11 +355,19 @@ impl Judge {
         if held.is_none() || newest.is_ready(&end.pod.uid) == Some(false) {
             return Err(InconclusiveReason::DestinationNotReady);
         }
-        let own = newest
-            .pod(uid)
-            .ok_or(InconclusiveReason::ExpectationChanged)?;
-        let query = services::query(tuple, own, end);
-        let key = keys::allowed(newest, kind, &query)?;
+        // Named are those who allowed it then; whoever came since then may deny it by now.
+        let then = self.history.in_force(attempt.first);
+        let then = then.ok_or(InconclusiveReason::SnapshotNotReady)?;
+        let (Some(own), Some(pod)) = (then.pod(uid), then.pod(&end.pod.uid)) else {
+            return Err(InconclusiveReason::ExpectationChanged);
+        };
+        let end = Behind {
+            pod: Arc::clone(pod),
+            ..*end
+        };
+        let query = services::query(tuple, own, &end);
+        let key = keys::allowed(then, kind, &query)?;
+        keys::allowed(newest, kind, &query)?;
         let expected = self
             .history
             .expect(tuple, uid, attempt.first, &self.here, &self.settings);
@@ -348,7 +376,7 @@ impl Judge {
             Ok(_) => return Err(InconclusiveReason::ExpectationChanged),
             Err(open) => return Err(open.reason),
         }
-        let doubt = doubt(kind, uid, tuple, end);
+        let doubt = doubt(kind, uid, tuple, &end);
         let sample = Sample {
             syn: attempt.syn(Side::Source),
             answer,
@@ -357,13 +385,39 @@ impl Judge {
         if failed.is_empty() {
             return Err(InconclusiveReason::TooFewAttempts);
         }
-        let key = std::sync::Arc::new(key);
+        let key = Arc::new(key);
         for sample in failed {
             let at = sample.syn.at;
             self.ledger.observe(&key, sample, at, true, self.now);
             self.standing.stand(&key, at);
         }
         Ok(())
+    }
+
+    /// Whether a Service was seen to work at about that time, with the same ends: whoever forwards its address may not forward it (yet),
+    /// or still to those who were its ends before. A node masquerades what it forwards to one of its own ports.
+    fn is_forwarded(&self, departed: &Departed) -> bool {
+        let Departed {
+            attempt,
+            tuple,
+            ends,
+            ..
+        } = departed;
+        let Some(&worked) = self.ways.get(&(tuple.peer, tuple.port, tuple.protocol)) else {
+            return false;
+        };
+        let then = self.history.in_force(worked);
+        let same = then
+            .and_then(|then| self.ends_in(then, tuple))
+            .is_some_and(|(then, _)| {
+                let is_held = |end: &Behind, all: &[Behind]| {
+                    all.iter().any(|held| {
+                        held.pod.uid == end.pod.uid && held.ip == end.ip && held.port == end.port
+                    })
+                };
+                then.len() == ends.len() && ends.iter().all(|end| is_held(end, &then))
+            });
+        same && worked.0.abs_diff(attempt.first.0) <= WORKED && !self.is_node(tuple.peer)
     }
 
     fn is_node(&self, ip: IpAddr) -> bool {
@@ -403,6 +457,20 @@ impl Judge {
         };
         let over = self.standing.tried(&pair, attempt.first, true);
         self.end(over, attempt.first);
+    }
+}
+
+/// An attempt as it left.
+pub(super) fn left(key: &AttemptKey) -> Tuple {
+    Tuple {
+        side: Side::Source,
+        netns: key.netns,
+        protocol: key.protocol,
+        own: key.client.ip(),
+        peer: key.server.ip(),
+        port: key.server.port(),
+        who: None,
+        seen_as: None,
     }
 }
 

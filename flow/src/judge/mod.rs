@@ -13,6 +13,7 @@
 //! That something did *not* arrive is said by a complete witness alone, and held against anybody only if something else got
 //! through at that time: `departures`.
 
+mod again;
 mod arrivals;
 mod departures;
 mod reports;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use polproof_policy::{Protocol, Snapshot};
 
 use crate::answers::Answers;
-use crate::attempt::{Attempt, AttemptKey, Side, Signal, read};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
 use crate::control::Doubts;
 use crate::exposure::Exposures;
 use crate::finding::{FindingDelta, FindingKey, InconclusiveReason, Sample};
@@ -40,9 +41,9 @@ use crate::namespaces::Namespaces;
 use crate::netns::NetnsEvent;
 use crate::record::{Instant, NetnsCookie, Record};
 use crate::recovery::Standing;
-use crate::restored::Restored;
+use crate::restored::{Restored, asked};
 use crate::settings::Settings;
-use crate::survivor::Survivors;
+use crate::survivor::{Connection, Survivors};
 use crate::table::Attempts;
 use crate::tally::Tally;
 use crate::udp::{Flows, News};
@@ -121,6 +122,8 @@ pub struct Judge {
     proving: Limit<Asked>,
     /// Findings of before a restart, whose other witnesses are to be asked again.
     unconfirmed: Vec<(Arc<FindingKey>, Sample)>,
+    /// Attempts that left before a restart, and how they ended there: the witnesses at the other ends are to be asked again.
+    unheard: Vec<(Attempt, Outcome)>,
     /// Who sent what arrived, where the address does not tell: as far as witnesses have said.
     senders: HashMap<AttemptKey, Sender>,
     /// Addresses inside a pod CIDR that nobody is known to have, since when and until when they send: a new pod's is known
@@ -170,6 +173,7 @@ impl Judge {
             doubting: Limit::new(limits, 5 * second, 5),
             proving: Limit::new(limits, 5 * second, 1),
             unconfirmed: Vec::new(),
+            unheard: Vec::new(),
             senders: HashMap::new(),
             strangers: HashMap::new(),
             ways: HashMap::new(),
@@ -194,6 +198,17 @@ impl Judge {
             self.namespaces.restore(binding, now);
         }
         for record in restored.open {
+            if let Some(connection) = Connection::marked(&record) {
+                self.survivors.said(connection, record.at);
+                continue;
+            }
+            if let Some((attempt, outcome)) = asked(&record) {
+                self.unheard(attempt, outcome);
+                // The table of flows has a marker of its own.
+                if record.protocol == Protocol::Udp {
+                    continue;
+                }
+            }
             match read(&record) {
                 Some((side, key, Signal::Counted(syns))) => {
                     self.side(side).counted(key, record.at, syns);
@@ -291,8 +306,11 @@ impl Judge {
         self.ready = ready;
         if ready {
             self.history.add(at, snapshot, &self.settings);
-            self.news = true;
+        } else if self.history.lose_sight() {
+            // As if the source were away: what changes meanwhile is not told.
+            self.restored_at = Some(at);
         }
+        self.news = true;
     }
 
     /// Notes that the view may be behind the cluster since `at` (the API server is away), with what is known of
@@ -350,14 +368,37 @@ impl Judge {
             .is_deaf(attempt.key.netns, attempt.first, until)
     }
 
-    /// Whether an attempt may be part of something older of which the beginning went unseen. Of a loss it may be told only
-    /// after the attempt was announced.
-    fn may_be_older(&self, attempt: &Attempt) -> bool {
+    /// Why an attempt that was denied since then may be part of something older, of which the beginning went unseen. Of a loss it
+    /// may be told only after the attempt was announced.
+    fn may_be_older(&self, attempt: &Attempt, denied_since: Instant) -> Option<InconclusiveReason> {
+        if attempt.unsure {
+            return Some(InconclusiveReason::FlowBegunBefore);
+        }
         let protocol = attempt.key.protocol;
-        let from = self.hidden_from(attempt);
-        attempt.unsure
-            || protocol == Protocol::Udp
-                && self.losses.between(protocol, from, attempt.first).is_some()
+        if protocol != Protocol::Udp {
+            return None;
+        }
+        // What goes on in between is told of by a record now and then. What says nothing for longer goes on all the same, as
+        // long as a connection tracker remembers it; but what began under the policy has no right to.
+        let idle = self
+            .settings
+            .udp_idle
+            .saturating_add(self.settings.udp_window);
+        let settled = denied_since.plus(self.settings.grace).min(attempt.first);
+        let spans = [
+            (self.hidden_from(attempt), attempt.first),
+            (attempt.first.minus(idle), settled),
+        ];
+        spans.into_iter().find_map(|(from, to)| {
+            if from > to {
+                None
+            } else if self.losses.between(protocol, from, to).is_some() {
+                Some(InconclusiveReason::RecordsLost)
+            } else {
+                let away = self.namespaces.was_away(attempt.key.netns, from, to);
+                away.then_some(InconclusiveReason::FlowBegunBefore)
+            }
+        })
     }
 
     /// From when on what went unseen may have to do with an attempt: the first datagram of a flow hides those that follow.
@@ -441,6 +482,7 @@ impl Judge {
             self.history.forget();
         }
         self.ask_again();
+        self.inquire_again();
         if now >= self.next_sweep {
             self.next_sweep = now.plus(SWEEP);
             self.sweep();
@@ -453,6 +495,7 @@ impl Judge {
         let forget = now.minus(self.settings.retention());
         self.strangers.retain(|_, (_, last)| *last >= forget);
         self.doubts.expire(now);
+        self.forget_unheard(now);
         let told = self
             .settings
             .remember
@@ -462,8 +505,7 @@ impl Judge {
         let destination = &self.destination;
         if self.senders.len() >= self.settings.max_inquiries {
             // Those of attempts that were evicted.
-            self.senders
-                .retain(|key, _| destination.phase(key).is_some());
+            self.senders.retain(|key, _| destination.has(key));
         }
     }
 

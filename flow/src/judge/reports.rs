@@ -32,16 +32,18 @@ impl Judge {
         let is_shared = |key: &FindingKey| {
             any_shared && matches!(&key.destination, End::Pod(_, uid) if namespaces.is_shared(uid))
         };
-        ledger.report(now, until, |key, first, last, refuted| {
-            let verdict = if let Some(reason) = refuted {
+        let may_filter = |key: &FindingKey, since| matches!(&key.destination, End::Pod(_, uid) if namespaces.may_filter(uid, since));
+        ledger.report(now, until, |key, first, last, basis| {
+            let verdict = if let Some(reason) = basis.refused {
                 Err(reason)
             } else if is_shared(key) {
                 // Noticed at the latest half a minute after it came, but before the attempts were settled.
                 Err(InconclusiveReason::HookShared)
-            } else if history.upholds(key, first, last, here, settings) {
-                Ok(())
+            } else if basis.bare && may_filter(key, first) {
+                // The like.
+                Err(InconclusiveReason::InPodFilter)
             } else {
-                Err(InconclusiveReason::ExpectationChanged)
+                history.upholds(key, (first, last), basis.witnessed, here, settings)
             };
             standing.settle(key, verdict.is_ok());
             verdict
@@ -102,6 +104,8 @@ impl Judge {
         self.destination.open(self.now, bound, &mut records);
         self.source.open(self.now, bound, &mut records);
         self.flows.open(&mut records);
+        self.survivors.open(bound, &mut records);
+        self.under_way(&mut records);
         records
     }
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use polproof_policy::{IpOwner, Protocol, Uid};
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Side};
 use crate::finding::InconclusiveReason;
 use crate::history::Open;
 use crate::inquiries::Ask;
-use crate::witness::{Question, Seen, Testimony, Whom};
+use crate::witness::{Gap, Question, Seen, Testimony, Whom};
 
 use super::arrivals::question;
 use super::witnesses::Purpose;
@@ -22,6 +22,11 @@ const STRANGERS: usize = 4_096;
 pub(super) enum Sender {
     /// A witness is asked.
     Asked,
+    /// The node at which the address points is asked. It is not known to be there: not every CNI gives its pods addresses of
+    /// `spec.podCIDRs`.
+    Guessed,
+    /// That node knows nothing of it: everybody else is still to be asked.
+    Elsewhere,
     /// This pod, which has this address.
     Pod(Uid, IpAddr),
     /// No witness knows.
@@ -53,7 +58,7 @@ impl Judge {
                 | InconclusiveReason::SourceAmbiguous,
                 sender,
             ) => match sender {
-                Some(Sender::Asked) => true,
+                Some(Sender::Asked | Sender::Guessed) => true,
                 Some(Sender::Pod(..)) => false,
                 Some(Sender::Nobody) => self.may_be_new(attempt),
                 None => match self.own_sender(attempt) {
@@ -62,8 +67,11 @@ impl Judge {
                         self.news = true;
                         true
                     }
-                    _ => self.identify(attempt, uid) || self.may_be_new(attempt),
+                    _ => self.identify(attempt, uid, true) || self.may_be_new(attempt),
                 },
+                Some(Sender::Elsewhere) => {
+                    self.identify(attempt, uid, false) || self.may_be_new(attempt)
+                }
             },
             _ => false,
         }
@@ -88,8 +96,9 @@ impl Judge {
         since.plus(self.settings.identify) > self.now
     }
 
-    /// Asks who sent an attempt. Says whether that is worth waiting for.
-    fn identify(&mut self, attempt: &Attempt, uid: &Uid) -> bool {
+    /// Asks who sent an attempt: of an address that belongs to nobody the node at which it points, if a `guess` is good enough, and
+    /// else everybody. Says whether that is worth waiting for.
+    fn identify(&mut self, attempt: &Attempt, uid: &Uid, guess: bool) -> bool {
         let key = &attempt.key;
         // Translated, a UDP flow cannot be recognised.
         let Some(newest) = self.history.newest() else {
@@ -99,27 +108,41 @@ impl Judge {
         if key.protocol == Protocol::Udp && !matches!(owner, IpOwner::Pod(_) | IpOwner::Ambiguous) {
             return false;
         }
+        let points = guess && matches!(owner, IpOwner::UnknownInPodCidr);
         let node = match owner {
             IpOwner::Node(node) => Some(node),
             IpOwner::Pod(pod) => pod.node.clone(),
-            IpOwner::UnknownInPodCidr => newest.node_of_pod_cidr(key.client.ip()).cloned(),
-            IpOwner::Nobody | IpOwner::Service(_) | IpOwner::Ambiguous => None,
+            IpOwner::UnknownInPodCidr if points => {
+                newest.node_of_pod_cidr(key.client.ip()).cloned()
+            }
+            IpOwner::UnknownInPodCidr
+            | IpOwner::Nobody
+            | IpOwner::Service(_)
+            | IpOwner::Ambiguous => None,
+        };
+        let sender = if points && node.is_some() {
+            Sender::Guessed
+        } else {
+            Sender::Asked
         };
         let ask = match node {
             Some(node) => self.ask_node(node),
             None => Ask::Others(Whom::Everybody),
         };
+        // The second question about one attempt is limited as one to everybody is.
+        let held = self.senders.contains_key(key);
         if (ask != Ask::Ourselves && !self.inquiries.is_connected())
-            || self.senders.len() >= self.settings.max_inquiries
-            || !self
-                .identifying
-                .admits(Asked::of(Side::Destination, key), self.now)
+            || (!held && self.senders.len() >= self.settings.max_inquiries)
+            || (!held
+                && !self
+                    .identifying
+                    .admits(Asked::of(Side::Destination, key), self.now))
             || (ask == Ask::Others(Whom::Everybody) && !self.shouting.admits((), self.now))
         {
             return false;
         }
         let question = question(attempt, None, uid);
-        self.senders.insert(*key, Sender::Asked);
+        self.senders.insert(*key, sender);
         self.inquiries.open(
             Purpose::Identify(*key),
             vec![(ask, question)],
@@ -151,12 +174,19 @@ impl Judge {
         let Some(sender) = self.senders.get_mut(&key) else {
             return;
         };
-        if *sender == Sender::Asked {
+        let guessed = *sender == Sender::Guessed;
+        if guessed || *sender == Sender::Asked {
             *sender = match said {
                 Testimony::Seen(sighting) => match &sighting.pod {
                     Some((_, uid)) => Sender::Pod(uid.clone(), sighting.client.ip()),
                     None => Sender::Nobody,
                 },
+                // It does not know the address, or it is not there to say so.
+                Testimony::Incomplete(Gap::PodUnknown | Gap::NoAgent | Gap::TimedOut)
+                    if guessed =>
+                {
+                    Sender::Elsewhere
+                }
                 Testimony::NotSeen(_) | Testimony::Incomplete(_) => Sender::Nobody,
             };
             self.news = true;
@@ -170,10 +200,7 @@ impl Judge {
             return;
         }
         let memory = self.destination.recent();
-        let Some(found) = memory
-            .find(question, &|ip| self.stands_for_others(ip))
-            .copied()
-        else {
+        let Some(found) = memory.find(question, &|ip| self.stands_for_others(ip)) else {
             return;
         };
         let seen_as = found.client().ip();
@@ -192,11 +219,7 @@ impl Judge {
             tag: question.tag,
         };
         let ip = question.client.ip();
-        let decided = self
-            .destination
-            .phase(&key)
-            .is_none_or(|phase| phase == Phase::Counted);
-        if !decided {
+        if self.destination.has(&key) {
             if self.senders.len() < self.settings.max_inquiries {
                 self.senders.insert(key, Sender::Pod(asker.clone(), ip));
                 self.news = true;

@@ -150,8 +150,12 @@ impl Judge {
             .settings
             .udp_idle
             .saturating_add(self.settings.udp_window);
-        let ended = self.survivors.silent(self.now.minus(idle));
         let now = self.now;
+        let (namespaces, losses) = (&self.namespaces, &self.losses);
+        let ended = self.survivors.silent(now.minus(idle), now, |netns, seen| {
+            namespaces.gap(netns, seen, now).is_none()
+                && losses.between(Protocol::Udp, seen, now).is_none()
+        });
         self.close(ended, now);
     }
 
@@ -195,8 +199,8 @@ impl Judge {
             .expect(tuple, uid, begun, &self.here, &self.settings);
         match expected {
             Ok(expected) if matches!(expected.call, Call::Deny(_)) => Birth::Denied,
-            Err(open) if open.denied_since.is_some_and(|since| since <= begun) => Birth::Denied,
-            Ok(_) | Err(_) => Birth::Allowed(begun),
+            Ok(_) => Birth::Allowed(begun),
+            Err(_) => Birth::Open(begun),
         }
     }
 
@@ -220,8 +224,19 @@ impl Judge {
         let Call::Deny(denial) = &expected.call else {
             return;
         };
-        let Some(first) = birth.before(expected.since, expected.begun) else {
-            return;
+        let first = match birth {
+            // It may have begun within the grace time, or have been another's.
+            Birth::Open(begun) if begun >= expected.since || !expected.begun => {
+                self.survivors.leave(&connection);
+                self.ledger
+                    .inconclusive(InconclusiveReason::FlowBegunBefore, 1);
+                return;
+            }
+            Birth::Open(begun) => begun,
+            birth => match birth.before(expected.since, expected.begun) {
+                Some(first) => first,
+                None => return,
+            },
         };
         if expected.kind == FindingKind::StartupGap || !expected.steady {
             return;

@@ -6,14 +6,18 @@ use polproof_policy::{IpOwner, NamespacedName, Protocol, Snapshot, Uid};
 
 use crate::answers::{Knowledge, Memories};
 use crate::attempt::{Attempt, AttemptKey, Outcome, Side, read};
+use crate::control::{NEAR, shows_the_way};
 use crate::finding::Answer;
 use crate::here::Here;
+use crate::history::History;
 use crate::inquiries::OWN;
 use crate::losses::Losses;
 use crate::namespaces::Namespaces;
+use crate::recent::SLACK;
 use crate::record::{Instant, NetnsCookie};
 use crate::recovery::Pair;
-use crate::witness::{Gap, Inquiry, Question, Testimony};
+use crate::services;
+use crate::witness::{Absence, Gap, Inquiry, Question, Testimony};
 
 use super::Judge;
 use super::arrivals::Accused;
@@ -102,7 +106,7 @@ impl Judge {
         let mut said = Vec::new();
         let known = Known {
             namespaces: &self.namespaces,
-            newest: self.history.newest(),
+            history: &self.history,
             losses: &self.losses,
             here: &self.here,
         };
@@ -133,7 +137,7 @@ impl Judge {
         {
             match &said {
                 Testimony::Seen(_) => self.learn(&question, asker),
-                Testimony::NotSeen(_) => self.stopped(&question, asker),
+                Testimony::NotSeen(absence) => self.stopped(&question, asker, absence),
                 Testimony::Incomplete(_) => {}
             }
         }
@@ -150,18 +154,69 @@ impl Judge {
     }
 
     /// Something was sent to a pod here and did not arrive: a finding that such things do may be over.
-    fn stopped(&mut self, question: &Question, asker: &Uid) {
-        let Some(pod) = &question.pod else {
+    fn stopped(&mut self, question: &Question, asker: &Uid, absence: &Absence) {
+        let Some((destination, port)) = self.meant(question) else {
             return;
         };
         let pair = Pair {
             source: asker.clone(),
-            destination: pod.clone(),
+            destination,
             protocol: question.protocol,
-            port: question.server.port(),
+            port,
         };
-        let over = self.standing.tried(&pair, question.first, false);
+        // The asker's clock may be somewhat wrong: what was delivered need not have come before it.
+        let at = question.first.minus(SLACK);
+        if !self.standing.may_end(&pair, at) || !self.way_was_open(question, asker, absence) {
+            return;
+        }
+        let over = self.standing.tried(&pair, at, false);
         self.end(over, question.first);
+    }
+
+    /// The pod that is asked about, and the port at which it would have got what was sent, if nobody else could have got it: behind an
+    /// address of a Service there may be others.
+    fn meant(&self, question: &Question) -> Option<(Uid, u16)> {
+        let pod = question.pod.as_ref()?;
+        let newest = self.history.newest()?;
+        let (ip, port) = (question.server.ip(), question.server.port());
+        if newest.pod(pod)?.ips.contains(&ip.to_canonical()) {
+            return Some((pod.clone(), port));
+        }
+        let service = newest.service_at(ip, question.protocol, port);
+        let service = service.or_else(|| {
+            matches!(newest.owner(ip), IpOwner::Node(_))
+                .then(|| newest.service_at_node_port(question.protocol, port))?
+        });
+        let (service, entry) = service?;
+        let ends = services::behind(newest, question.client.ip(), service, entry)?;
+        match ends.as_slice() {
+            [end] if end.pod.uid == *pod => Some((pod.clone(), end.port)),
+            _ => None,
+        }
+    }
+
+    /// Whether anything got through from the asker's node to a pod of this one at that time: else a cut cable would be enforcement.
+    fn way_was_open(&self, question: &Question, asker: &Uid, absence: &Absence) -> bool {
+        if shows_the_way(absence, question.first) {
+            return true;
+        }
+        let (from, to) = (question.first.minus(NEAR), question.first.plus(NEAR));
+        let known = Known {
+            namespaces: &self.namespaces,
+            history: &self.history,
+            losses: &self.losses,
+            here: &self.here,
+        };
+        let memory = self.destination.recent();
+        let mut any = false;
+        self.namespaces.between(None, from, to, &mut |netns| {
+            any = any
+                || memory.controls(netns, from, to).any(|entry| {
+                    entry.client().is_ipv4() == question.client.is_ipv4()
+                        && known.same_node(entry.client().ip(), asker, entry.first())
+                });
+        });
+        any
     }
 
     pub(super) fn stands_for_others(&self, ip: IpAddr) -> bool {
@@ -177,7 +232,7 @@ fn stands_for_others(newest: Option<&Snapshot>, ip: IpAddr) -> bool {
 /// What answering needs to know.
 struct Known<'a> {
     namespaces: &'a Namespaces,
-    newest: Option<&'a Snapshot>,
+    history: &'a History,
     losses: &'a Losses,
     here: &'a Here,
 }
@@ -185,7 +240,7 @@ struct Known<'a> {
 impl Known<'_> {
     /// Whether every pod of this node has a namespace that is known to be its.
     fn knows_all(&self) -> bool {
-        self.newest.is_some_and(|newest| {
+        self.history.newest().is_some_and(|newest| {
             newest
                 .pods()
                 .filter(|pod| {
@@ -198,7 +253,7 @@ impl Known<'_> {
 
 impl Knowledge for Known<'_> {
     fn pod(&self, netns: NetnsCookie) -> Option<(NamespacedName, Uid)> {
-        let pod = self.newest?.pod(self.namespaces.pod(netns)?)?;
+        let pod = self.history.newest()?.pod(self.namespaces.pod(netns)?)?;
         Some((pod.id.clone(), pod.uid.clone()))
     }
 
@@ -220,21 +275,35 @@ impl Knowledge for Known<'_> {
         self.losses.between(protocol, from, to)
     }
 
-    fn same_node(&self, client: IpAddr, asker: &Uid, _at: Instant) -> bool {
-        let Some(newest) = self.newest else {
+    fn same_node(&self, client: IpAddr, asker: &Uid, at: Instant) -> bool {
+        let (Some(then), Some(newest)) = (self.history.in_force(at), self.history.newest()) else {
             return false;
         };
-        match newest.owner(client) {
-            IpOwner::Pod(pod) => {
-                pod.uid == *asker
-                    || (pod.node.is_some()
-                        && newest.pod(asker).map(|asker| &asker.node) == Some(&pod.node))
-            }
-            _ => false,
-        }
+        let Some(node) = newest.pod(asker).and_then(|asker| asker.node.as_ref()) else {
+            return false;
+        };
+        // An address may have come from another node since then.
+        [then, newest]
+            .into_iter()
+            .all(|view| match view.owner(client) {
+                IpOwner::Pod(pod) => pod.uid == *asker || pod.node.as_ref() == Some(node),
+                _ => false,
+            })
     }
 
     fn stands_for_others(&self, ip: IpAddr) -> bool {
-        stands_for_others(self.newest, ip)
+        stands_for_others(self.history.newest(), ip)
+    }
+
+    fn is_ours(&self, ip: IpAddr) -> bool {
+        self.here.has(ip)
+            || self
+                .history
+                .newest()
+                .is_some_and(|newest| match newest.owner(ip) {
+                    IpOwner::Node(node) => node == self.here.node,
+                    IpOwner::Pod(pod) => pod.node.as_ref() == Some(&self.here.node),
+                    _ => false,
+                })
     }
 }

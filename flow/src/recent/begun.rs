@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use polproof_policy::Protocol;
 
-use super::{CLIENT, Recent, WALK, chains};
+use super::{ENDS, Recent, WALK, by_ends};
 use crate::record::{Instant, NetnsCookie};
 
 impl Recent {
@@ -16,10 +16,9 @@ impl Recent {
         client: SocketAddr,
         server: SocketAddr,
     ) -> Option<Instant> {
-        let (_, chain) = chains(protocol, 0, client, server);
-        self.walk(CLIENT, self.head(CLIENT, &chain))
+        let chain = by_ends(netns, protocol, client, server);
+        self.walk(ENDS, self.head(ENDS, &chain))
             .take(WALK)
-            .map(|(_, entry)| entry)
             .find(|entry| {
                 entry.netns == netns
                     && entry.protocol == protocol

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use polproof_policy::Protocol;
 
-use super::{CLIENT, NETNS, Recent, Remembered, TAG, WALK, chains};
+use super::{ENDS, Ends, NETNS, Recent, Remembered, TAG, WALK, by_ends, by_tag};
 use crate::attempt::{Attempt, Outcome, Phase};
 use crate::record::{Instant, NetnsCookie};
 use crate::witness::{Gap, Question, Side};
@@ -25,9 +25,9 @@ const NETNS_WALK: usize = 8_192;
 
 /// What memory says of a question.
 #[derive(Debug)]
-pub(crate) enum Match<'a> {
+pub(crate) enum Match {
     /// This is it.
-    Seen(&'a Remembered),
+    Seen(Remembered),
     /// Something may be it.
     Unclear(Gap),
     /// Nothing is like it.
@@ -41,7 +41,7 @@ impl Recent {
         &self,
         question: &Question,
         stands: &dyn Fn(IpAddr) -> bool,
-    ) -> Option<&Remembered> {
+    ) -> Option<Remembered> {
         match self.look(question, stands) {
             Match::Seen(found) => Some(found),
             Match::Unclear(_) | Match::Nothing => None,
@@ -49,24 +49,19 @@ impl Recent {
     }
 
     /// What memory says of a question; see [`Self::find`].
-    pub(crate) fn look(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
+    pub(crate) fn look(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match {
         match question.protocol {
             Protocol::Tcp | Protocol::Sctp => self.look_by_tag(question, stands),
             Protocol::Udp => self.look_by_client(question, stands),
         }
     }
 
-    fn look_by_tag(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
-        let mut best: Option<(_, &Remembered)> = None;
+    fn look_by_tag(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match {
+        let mut best: Option<(_, Remembered)> = None;
         let mut unclear = None;
-        let (tag, _) = chains(
-            question.protocol,
-            question.tag,
-            question.client,
-            question.server,
-        );
+        let tag = by_tag(question.protocol, question.tag, question.client);
         let mut left = WALK;
-        for (_, entry) in self.walk(TAG, self.head(TAG, &tag)) {
+        for entry in self.walk(TAG, self.head(TAG, &tag)) {
             if left == 0 {
                 unclear = Some(Gap::Overloaded);
                 break;
@@ -75,13 +70,13 @@ impl Recent {
             if entry.tag != question.tag
                 || entry.protocol != question.protocol
                 || entry.client.is_ipv4() != question.client.is_ipv4()
-                || !overlaps(entry, question, NEAR, NEAR)
+                || !(overlaps(&entry, question, NEAR, NEAR) || is_same(&entry, question))
             {
                 continue;
             }
-            if !overlaps(entry, question, SLACK, SLACK) {
+            if !overlaps(&entry, question, SLACK, SLACK) {
                 unclear = Some(Gap::TooOld);
-            } else if !explained(entry, question, stands) {
+            } else if !explained(&entry, question, stands) {
                 unclear = Some(Gap::PodUnknown);
             } else {
                 let rank = (
@@ -103,9 +98,10 @@ impl Recent {
         }
     }
 
-    fn look_by_client(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match<'_> {
-        let (exact, like) = chains(question.protocol, 0, question.client, question.server);
-        let mut best: Option<(_, &Remembered)> = None;
+    fn look_by_client(&self, question: &Question, stands: &dyn Fn(IpAddr) -> bool) -> Match {
+        let exact = by_tag(Protocol::Udp, 0, question.client);
+        let like = Ends::Like(question.client.ip(), question.server.port());
+        let mut best: Option<(_, Remembered)> = None;
         let mut hidden = None;
         let mut other = None;
         let mut ambiguous = false;
@@ -117,17 +113,17 @@ impl Recent {
         };
         let walks = [
             self.walk(TAG, self.head(TAG, &exact)),
-            self.walk(CLIENT, self.head(CLIENT, &like)),
+            self.walk(ENDS, self.head(ENDS, &like)),
         ];
-        for (_, entry) in walks.into_iter().flatten() {
+        for entry in walks.into_iter().flatten() {
             if left == 0 {
                 return Match::Unclear(Gap::Overloaded);
             }
             left -= 1;
             if entry.protocol != Protocol::Udp
                 || entry.client != question.client.ip()
-                || !explained(entry, question, stands)
-                || !overlaps(entry, question, self.udp_held, SLACK)
+                || !explained(&entry, question, stands)
+                || !overlaps(&entry, question, self.udp_held, SLACK)
             {
                 continue;
             }
@@ -137,7 +133,7 @@ impl Recent {
             if !(same_port || translated && same_client) {
                 continue;
             }
-            if !overlaps(entry, question, before, SLACK) {
+            if !overlaps(&entry, question, before, SLACK) {
                 hidden = Some(Gap::NotSampled);
                 continue;
             }
@@ -173,7 +169,8 @@ impl Recent {
             if n >= NETNS_WALK {
                 return Some(Gap::Overloaded);
             }
-            if entry.protocol != Protocol::Udp || !overlaps(entry, question, self.udp_held, SLACK) {
+            if entry.protocol != Protocol::Udp || !overlaps(&entry, question, self.udp_held, SLACK)
+            {
                 continue;
             }
             let client = entry.client == question.client.ip() || stands(entry.client);
@@ -195,7 +192,7 @@ impl Recent {
         netns: NetnsCookie,
         from: Instant,
         to: Instant,
-    ) -> impl Iterator<Item = &Remembered> {
+    ) -> impl Iterator<Item = Remembered> {
         use crate::witness::Seen::{Accepted, Refused};
         self.of(netns, from).take(NETNS_WALK).filter(move |entry| {
             !entry.goes_on
@@ -205,21 +202,17 @@ impl Recent {
     }
 
     /// What was written down of a namespace since `from`, the latest first.
-    pub(super) fn of(
-        &self,
-        netns: NetnsCookie,
-        from: Instant,
-    ) -> impl Iterator<Item = &Remembered> {
+    pub(super) fn of(&self, netns: NetnsCookie, from: Instant) -> impl Iterator<Item = Remembered> {
         let latest = self.latest.get(&netns).copied();
         let start = latest.unwrap_or_else(|| self.next.wrapping_sub(u32::MAX / 2));
         // Records of two CPUs, and those read again after a restart, are not quite in order.
         let from = from.minus(Instant::SECOND);
-        self.walk(NETNS, start)
+        self.walk_packed(NETNS, start)
             .map(|(_, entry)| entry)
-            .take_while(move |entry| entry.netns == netns)
             .take_while(move |entry| {
-                entry.first.plus(u64::from(entry.written) * super::MICRO) >= from
+                entry.netns == netns && (entry.last() >= from || entry.is_again())
             })
+            .map(|entry| entry.open(&self.wide))
     }
 
     /// Of the memory of departures: whether a SYN into a pod at that time crossed one that the pod had sent itself between the same two
@@ -260,11 +253,10 @@ impl Recent {
         protocol: Protocol,
         client: SocketAddr,
         server: SocketAddr,
-    ) -> impl Iterator<Item = &Remembered> {
-        let (_, chain) = chains(protocol, 0, client, server);
-        self.walk(CLIENT, self.head(CLIENT, &chain))
+    ) -> impl Iterator<Item = Remembered> {
+        let chain = by_ends(netns, protocol, client, server);
+        self.walk(ENDS, self.head(ENDS, &chain))
             .take(WALK)
-            .map(|(_, entry)| entry)
             .filter(move |entry| {
                 protocol != Protocol::Udp
                     && entry.netns == netns
@@ -273,6 +265,11 @@ impl Recent {
                     && entry.server() == server
             })
     }
+}
+
+/// Whether number and addresses are the same: whatever the times say (a clock that stood still, say), it is no chance.
+fn is_same(entry: &Remembered, question: &Question) -> bool {
+    entry.client() == question.client || entry.server() == question.server
 }
 
 /// When a sender that was not answered has surely given up: it waits 1 s (of SCTP 3 s), then twice as long each time.

@@ -65,7 +65,8 @@ fn what_was_repeated_is_kept_longer() {
     let found = recent.find(&ask(&key(1, 1_000), 4_500, 4_500), &|_| false);
     let found = found.unwrap();
     assert_eq!((found.first(), found.last()), (at(0), at(4_500)));
-    assert_eq!(found.syns(), 11);
+    let place = recent.latest(&key(1, 1_000), WALK).unwrap();
+    assert_eq!(recent.entry(place).unwrap().syns, 11);
     assert_eq!(recent.len(), 8);
 }
 
@@ -148,12 +149,20 @@ fn a_number_that_two_pods_chose_is_not_one_attempt() {
 }
 
 #[test]
-fn a_match_out_of_time_is_unclear_and_one_long_ago_is_another() {
+fn a_match_out_of_time_is_unclear_and_a_number_chosen_again_long_after_is_another_attempt() {
     let mut recent = Recent::new(64, u64::MAX);
     recent.begin(&key(1, 7), at(0), false);
     let look = |first| recent.look(&ask(&key(1, 7), first, first), &|_| false);
     assert!(matches!(look(2_000), Match::Seen(_)));
     assert!(matches!(look(2_001), Match::Unclear(_)));
+    // All is the same but the time: the clocks are wrong.
+    assert!(matches!(look(90_000), Match::Unclear(_)));
+    let again = AttemptKey {
+        client: "10.1.0.1:41234".parse().unwrap(),
+        server: "10.1.0.2:81".parse().unwrap(),
+        ..key(1, 7)
+    };
+    let look = |first| recent.look(&ask(&again, first, first), &|_| true);
     assert!(matches!(look(30_001), Match::Nothing));
 }
 
@@ -240,4 +249,154 @@ fn two_ends_that_open_one_connection_cross() {
     departure.phase = Phase::Ended(Outcome::Refused);
     departure.answered = at(105);
     assert!(!arrivals.crosses(&departure), "it was over before");
+}
+
+#[test]
+fn what_was_written_down_again_hides_nothing_that_came_before_it() {
+    let mut recent = Recent::new(8, u64::MAX);
+    let old = key(1, 1_000);
+    let place = recent.begin(&old, at(0), false);
+    recent.repeated(place, &old, at(100));
+    for n in 0..8_u32 {
+        let key = key(1, n);
+        let place = recent.begin(&key, at(60_000 + u64::from(n)), false);
+        recent.answered(place, &key, Outcome::Accepted, at(60_000 + u64::from(n)));
+    }
+    // It was the oldest when the last one came, and is the second youngest since.
+    assert!(seen(&recent, &ask(&old, 0, 100)));
+    let controls = recent.controls(NetnsCookie(1), at(50_000), at(70_000));
+    assert_eq!(controls.count(), 7);
+}
+
+#[test]
+fn what_is_decided_is_known_for_as_long_as_it_may_be_repeated() {
+    let mut recent = Recent::new(8, u64::MAX);
+    let (often, once, open) = (key(1, 1_000), key(1, 1_001), key(1, 1_002));
+    for (key, decided) in [(often, true), (once, true), (open, false)] {
+        let place = recent.begin(&key, at(0), false);
+        if key != once {
+            recent.repeated(place, &key, at(1_000));
+        }
+        if decided {
+            recent.decide(place, &key);
+        }
+    }
+    // Two SYNs: the third is 2 s after the second, or 5 if one was lost on the way.
+    let known = |recent: &Recent, key, ms| recent.decided(key, at(ms)).is_some();
+    for (key, ms, expected) in [
+        (&often, 6_000, true),
+        (&often, 6_001, false),
+        (&once, 3_000, true),
+        (&once, 3_001, false),
+        (&open, 10, false),
+    ] {
+        assert_eq!(known(&recent, key, ms), expected, "{key:?} {ms}");
+    }
+    // Memory is overrun: what may still come again stays, the others go.
+    for n in 0..40_u32 {
+        recent.begin(&key(1, n), at(2_000 + u64::from(n) * 100), false);
+    }
+    assert!(known(&recent, &often, 5_999));
+    assert!(!known(&recent, &once, 2_000));
+    for n in 40..80_u32 {
+        recent.begin(&key(1, n), at(6_100 + u64::from(n)), false);
+    }
+    assert!(!known(&recent, &often, 5_999));
+    assert_eq!(recent.len(), 8);
+}
+
+#[test]
+fn a_memory_full_of_what_may_come_again_takes_in_what_is_new() {
+    let mut recent = Recent::new(16, u64::MAX);
+    for n in 0..1_000_u32 {
+        let key = key(1, n);
+        let place = recent.begin(&key, at(u64::from(n)), false);
+        recent.repeated(place, &key, at(u64::from(n)));
+        recent.decide(place, &key);
+        assert!(recent.decided(&key, at(u64::from(n))).is_some());
+        assert!(recent.len() <= 16);
+    }
+}
+
+#[test]
+fn what_may_be_repeated_after_a_restart_is_told() {
+    let mut recent = Recent::new(64, u64::MAX);
+    for n in 0..10_u32 {
+        let key = key(1, n);
+        let place = recent.begin(&key, at(u64::from(n) * 1_000), false);
+        if n != 8 {
+            recent.decide(place, &key);
+        }
+        if n == 6 {
+            recent.repeated(place, &key, at(7_000));
+        }
+    }
+    let mut told: Vec<_> = recent
+        .repeatable(at(10_000))
+        .map(|(key, last, syns)| (key.tag, last, syns))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(6, at(7_000), 2), (9, at(9_000), 1)]);
+    let mut again = Recent::new(64, u64::MAX);
+    for (tag, last, syns) in told {
+        again.restore(&key(1, tag), last, syns);
+    }
+    assert!(again.decided(&key(1, 6), at(12_000)).is_some());
+    assert!(again.decided(&key(1, 9), at(12_001)).is_none());
+}
+
+#[test]
+fn a_flood_of_one_kind_does_not_make_attempts_expensive_to_find() {
+    let mut recent = Recent::new(4_096, u64::MAX);
+    let one = key(1, 7);
+    let place = recent.begin(&one, at(0), false);
+    recent.decide(place, &one);
+    for n in 0..2_000_u16 {
+        let client = SocketAddr::new("10.9.9.9".parse().unwrap(), n);
+        recent.begin(&AttemptKey { client, ..one }, at(1), false);
+    }
+    // Behind all those on the chain of its tag, the first on that of its ends.
+    // Some others may share a chain by chance.
+    assert_eq!(recent.latest(&one, 16), Some(place));
+    for n in 0..2_000_u32 {
+        recent.begin(&key(1, 100 + n), at(1), false);
+    }
+    let other = key(1, 8);
+    recent.begin(&other, at(1), false);
+    assert_eq!(recent.latest(&other, 16), Some(recent.next.wrapping_sub(1)));
+    assert_eq!(recent.latest(&key(1, 9), 8), None);
+}
+
+#[test]
+fn addresses_of_both_families_are_kept_and_given_free() {
+    let mut recent = Recent::new(8, 60 * Instant::SECOND);
+    let wide = |n: u32| {
+        let client = SocketAddr::new(
+            std::net::Ipv6Addr::from_bits(u128::from(n) << 64).into(),
+            40_000,
+        );
+        let server = "[fd00::2]:80".parse().unwrap();
+        AttemptKey {
+            client,
+            server,
+            ..key(1, n)
+        }
+    };
+    for n in 0..100_u32 {
+        let key = if n.is_multiple_of(3) {
+            key(1, n)
+        } else {
+            wide(n)
+        };
+        let place = recent.begin(&key, at(u64::from(n)), false);
+        if n.is_multiple_of(5) {
+            recent.repeated(place, &key, at(u64::from(n) + 1));
+        }
+        let found = recent.find(&ask(&key, u64::from(n), u64::from(n)), &|_| false);
+        let found = found.unwrap();
+        assert_eq!((found.client(), found.server()), (key.client, key.server));
+        assert!(recent.wide.held() <= 8, "{n}");
+    }
+    recent.expire(at(1_000_000));
+    assert_eq!((recent.len(), recent.wide.held()), (0, 0));
 }

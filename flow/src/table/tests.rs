@@ -204,3 +204,50 @@ fn what_is_open_can_be_read_again() {
         assert_eq!((open.first, open.last, open.syns), (at(0), at(1_000), 2));
     }
 }
+
+#[test]
+fn what_has_its_verdict_takes_no_place() {
+    let mut table = small(Side::Destination);
+    let mut due = Vec::new();
+    for n in 0..20_000_u32 {
+        let now = u64::from(n);
+        table.syn(key(n), at(now));
+        table.answer(key(n), Outcome::Accepted, Told::Plain, at(now));
+        table.due(at(now), &mut due);
+        assert_eq!(due.len(), 1, "{n}");
+        table.close(due[0]);
+        assert_eq!((table.len(), table.slots.len()), (0, 1));
+        assert!(table.looks.len() <= IDLE_LOOKS + 1);
+        // Its repetition is known, and an answer that is late is its own.
+        table.syn(key(n), at(now));
+        table.answer(key(n), Outcome::Refused, Told::Plain, at(now));
+        assert_eq!(table.begun(), u64::from(n) + 1);
+        assert_eq!(table.early.iter().count(), 0);
+    }
+    assert_eq!(table.take_evicted(), 0);
+}
+
+#[test]
+fn a_look_at_what_has_left_is_none_at_what_came_after_it() {
+    let mut table = small(Side::Destination);
+    let mut due = Vec::new();
+    table.syn(key(1), at(0));
+    table.answer(key(1), Outcome::Accepted, Told::Plain, at(1));
+    table.due(at(1), &mut due);
+    table.close(due[0]);
+    // In the same slot.
+    table.syn(key(2), at(1_900));
+    assert_eq!(table.slots.len(), 1);
+    for now in (1_900..3_900).step_by(10) {
+        table.due(at(now), &mut due);
+        assert!(due.is_empty(), "{now}");
+        assert!(table.looks.len() <= 2);
+    }
+    table.due(at(3_900), &mut due);
+    assert_eq!(due.len(), 1);
+    // At the bound those that are there go, not those that left.
+    for n in 10..30 {
+        table.syn(key(n), at(3_950));
+    }
+    assert_eq!((table.len(), table.take_evicted()), (16, 5));
+}

@@ -367,15 +367,30 @@ impl Nodes {
 
     /// The agent of a node is killed, and goes on with what it had written.
     pub fn restart(&mut self, node: usize, state: &State, unsettled: Vec<FindingDelta>) {
+        self.restart_with(node, state, 1.0, unsettled);
+    }
+
+    /// The same, with nothing unsettled, when the cluster is so since then.
+    pub fn restart_at(&mut self, node: usize, state: &State, since: f64) {
+        self.restart_with(node, state, since, Vec::new());
+    }
+
+    fn restart_with(
+        &mut self,
+        node: usize,
+        state: &State,
+        since: f64,
+        unsettled: Vec<FindingDelta>,
+    ) {
         let old = &self.judges[node];
         let mut new = Judge::new(
-            Here::new(NODES[node], vec![ip("192.168.0.2")]),
+            Here::new(NODES[node], vec![ip(["192.168.0.1", "192.168.0.2"][node])]),
             Settings::default(),
         );
         let now = on(node, self.now);
         new.restore(
             Restored {
-                views: vec![(on(node, 1.0), state.snapshot())],
+                views: vec![(on(node, since), state.snapshot())],
                 bindings: old.bindings(),
                 open: old.open_attempts(),
                 unsettled,

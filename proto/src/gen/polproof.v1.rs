@@ -723,6 +723,29 @@ pub struct Heartbeat {
     /// Version of the agent's view of the cluster, and how long ago it last changed.
     #[prost(message, optional, tag = "5")]
     pub snapshot: ::core::option::Option<SnapshotState>,
+    /// What the node's kernel offers; unset from agents that do not tell.
+    #[prost(message, optional, tag = "6")]
+    pub kernel: ::core::option::Option<Kernel>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Kernel {
+    /// What the agent would use and the kernel does not have; empty: nothing.
+    #[prost(message, repeated, tag = "1")]
+    pub lacks: ::prost::alloc::vec::Vec<KernelLack>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelLack {
+    /// For machines: "tcx", "net_cookie".
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// "no tcx hooks"
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// What it means for verdicts.
+    #[prost(string, tag = "3")]
+    pub consequence: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub remedy: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotState {
@@ -1368,6 +1391,9 @@ pub struct NodeStatus {
     /// Findings behind `violations` that have not ended.
     #[prost(uint64, tag = "25")]
     pub violations_standing: u64,
+    /// What its kernel lacks; unset if its agent does not tell.
+    #[prost(message, optional, tag = "26")]
+    pub kernel: ::core::option::Option<Kernel>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KindCount {

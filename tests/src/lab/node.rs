@@ -263,7 +263,8 @@ impl PodSpec {
         Ok(spec)
     }
 
-    pub(super) fn id(&self) -> String {
+    /// Its `namespace/name`.
+    pub fn id(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
 

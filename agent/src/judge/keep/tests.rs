@@ -74,6 +74,8 @@ fn views_come_back_with_their_times_and_old_ones_fold_into_the_base() {
         addresses: Vec::new(),
         since: at(2),
         hook: Hook::Exclusive,
+        exclusive_from: at(0),
+        plain_from: Some(at(2)),
     }];
     file.write(file.base_at.unwrap(), &bindings).unwrap();
 

@@ -60,6 +60,11 @@ impl Entry {
         }
     }
 
+    /// Whether it judges every packet for itself, replies too.
+    pub fn is_stateless(&self) -> bool {
+        matches!(self.parts, Some((_, PerPacket, _)))
+    }
+
     /// Why it cannot be made here, in words, if so.
     pub fn missing(&self) -> Option<String> {
         let (mechanism, ..) = self.parts?;
