@@ -120,6 +120,16 @@ impl Running {
             .context("the pods part has ended")
     }
 
+    /// The next event, but of the time between the end of a pod's eth0 and that of its namespace.
+    fn next_but_gaps(&mut self) -> Result<NetnsEvent> {
+        loop {
+            let event = self.next()?;
+            if !matches!(event, NetnsEvent::Gap { .. }) {
+                return Ok(event);
+            }
+        }
+    }
+
     /// The next event that is not a repeated `Attached`.
     pub(crate) fn next_but_attached(&mut self) -> Result<NetnsEvent> {
         loop {
@@ -228,7 +238,7 @@ fn by_address() -> Result<()> {
     })?;
     // One goes: its successor at the address is not taken for it while the view is stale.
     drop(first);
-    let gone = running.next()?;
+    let gone = running.next_but_gaps()?;
     ensure!(
         matches!(gone, NetnsEvent::Gone { netns, .. } if netns == one),
         "{gone:?}"
