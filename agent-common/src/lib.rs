@@ -20,6 +20,10 @@ pub const COUNTERS_MAP: &str = "COUNTERS";
 /// Another value makes the filter forget.
 pub const SEED_MAP: &str = ".data.seed";
 
+/// Stands in the programs as what `r0` is set to, in the one instruction that the agent turns into a call of the kernel's
+/// function `bpf_cast_to_kern_ctx`, where there is one. The function takes a program's context and returns the packet itself.
+pub const CONTEXT_CAST_MARK: u32 = 0x5c3a_91e7;
+
 /// [`PacketRecord::kind`]: a TCP SYN without ACK.
 pub const KIND_TCP_SYN: u8 = 1;
 /// A TCP SYN with ACK.

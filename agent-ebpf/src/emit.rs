@@ -1,5 +1,6 @@
 //! Records and notices, from here to the agent.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
 
@@ -10,11 +11,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use polproof_agent_common::{
-    Counter, CpuState, KIND_SAMPLED, KIND_UNPARSED, NOTICE_INTERVAL_MS, PacketRecord,
+    CONTEXT_CAST_MARK, Counter, CpuState, KIND_SAMPLED, KIND_UNPARSED, NOTICE_INTERVAL_MS,
+    PacketRecord,
 };
 
 use crate::headers::Address;
-use crate::maps::{self, JIFFIES_PER_SECOND, NET_COOKIE, NET_DEVICE_NET, RECORDS, SK_BUFF_DEV};
+use crate::maps::{
+    self, CONTEXT_CAST, JIFFIES_PER_SECOND, NET_COOKIE, NET_DEVICE_NET, RECORDS, SK_BUFF_DEV,
+};
 
 /// What a packet's headers say. Addresses are kept as words: BPF has no `memcpy`, and what is not aligned is
 /// copied and cleared byte by byte, which was a fifth of the cost of a record.
@@ -38,9 +42,75 @@ pub(crate) struct Packet {
 }
 
 /// Cookie of the network namespace of the packet's device. `bpf_get_netns_cookie` answers for the packet's socket, which
-/// on ingress there is none of, so the fields are read.
+/// on ingress there is none of, or another namespace's, so the fields are read: where the kernel tells us of what type
+/// the context really is, by plain loads, which cost nothing; else by helper calls.
 #[inline(always)]
 fn netns_cookie(ctx: &TcContext) -> Option<u64> {
+    if CONTEXT_CAST.load() == 0 {
+        return read_cookie(ctx);
+    }
+    // SAFETY: the agent has put the call in place, and each offset is of the struct that the load before it pointed to. What the
+    // verifier does not know by its type it refuses, and a load that fails gives zero.
+    let cookie = unsafe {
+        let device = load(packet(ctx), SK_BUFF_DEV.load());
+        let net = load(device, NET_DEVICE_NET.load());
+        load(net, NET_COOKIE.load())
+    };
+    // No namespace has the cookie zero.
+    (cookie != 0).then_some(cookie)
+}
+
+/// The `struct sk_buff`, as a pointer whose type the verifier knows.
+///
+/// # Safety
+///
+/// Only where [`CONTEXT_CAST`] says that the call is in place.
+#[inline(always)]
+unsafe fn packet(ctx: &TcContext) -> u64 {
+    let packet: u64;
+    // SAFETY: a call clobbers what is named here, and nothing else.
+    unsafe {
+        asm!(
+            "r0 = {mark}",
+            mark = const CONTEXT_CAST_MARK,
+            inlateout("r1") ctx.as_ptr() => _,
+            lateout("r0") packet,
+            lateout("r2") _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+            options(nostack)
+        );
+    }
+    packet
+}
+
+/// The word at an offset of what a typed pointer points to. The compiler must not take it apart: the verifier follows
+/// only loads of whole members.
+///
+/// # Safety
+///
+/// The pointer must come from [`packet`], or from a load of a pointer that does.
+#[inline(always)]
+unsafe fn load(pointer: u64, offset: u32) -> u64 {
+    let value: u64;
+    // SAFETY: the caller's word; the verifier verifies it.
+    unsafe {
+        asm!(
+            "{pointer} += {offset}",
+            "{value} = *(u64 *)({pointer} + 0)",
+            pointer = inout(reg) pointer => _,
+            offset = in(reg) offset as u64,
+            value = lateout(reg) value,
+            options(pure, readonly, nostack)
+        );
+    }
+    value
+}
+
+/// The cookie by helper calls.
+#[inline(always)]
+fn read_cookie(ctx: &TcContext) -> Option<u64> {
     // SAFETY: at run time the context *is* the `struct sk_buff`; the helper reads with fault handling.
     unsafe {
         let device: usize =

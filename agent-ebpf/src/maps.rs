@@ -28,6 +28,9 @@ pub(crate) static NET_DEVICE_NET: Global<u32> = Global::new(0);
 /// Byte offset of `net_cookie` in `struct net`.
 #[unsafe(no_mangle)]
 pub(crate) static NET_COOKIE: Global<u32> = Global::new(0);
+/// Not zero: the agent has put calls in place of [`polproof_agent_common::CONTEXT_CAST_MARK`].
+#[unsafe(no_mangle)]
+pub(crate) static CONTEXT_CAST: Global<u32> = Global::new(0);
 /// The running kernel's `HZ`.
 #[unsafe(no_mangle)]
 pub(crate) static JIFFIES_PER_SECOND: Global<u32> = Global::new(250);

@@ -6,12 +6,13 @@ use anyhow::{Context, Result, ensure};
 use polproof_flow::netns::Hook;
 use polproof_flow::record::{Crossing, Event, Record};
 
-use crate::world::{self, A4, A6, B4, B6, Pair, Routed};
+use crate::world::{self, A4, A6, B4, B6, BpfDir, Pair, Routed};
 
-pub(crate) const TESTS: [world::Test; 3] = [
+pub(crate) const TESTS: [world::Test; 4] = [
     ("an_open_port_over_ipv4_and_ipv6", open_port),
     ("a_closed_port_over_ipv4_and_ipv6", closed_port),
     ("icmp_errors_that_quote_a_syn", icmp),
+    ("namespaces_are_read_plainly_where_the_kernel_can", plainly),
 ];
 
 fn find(records: &[Record], matches: impl Fn(&Record) -> bool) -> Option<&Record> {
@@ -184,5 +185,24 @@ fn icmp() -> Result<()> {
             "{error:?}"
         );
     }
+    Ok(())
+}
+
+/// The function that it takes came with Linux 6.2. That what is read is right, both ways, is shown by all other tests,
+/// here and on older kernels.
+fn plainly() -> Result<()> {
+    let bpf = BpfDir::new();
+    let (observer, _ring) = world::open(&bpf)?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    let version: Option<(u32, u32)> = numbers.next().zip(numbers.next());
+    let version = version.with_context(|| format!("no version: {release}"))?;
+    ensure!(
+        observer.reads_plainly() == (version >= (6, 2)),
+        "on {release}: {}",
+        observer.reads_plainly()
+    );
     Ok(())
 }

@@ -12,7 +12,10 @@ use super::identity::Identity;
 /// Where the kernel keeps its BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Byte offsets on the way from a packet to the cookie of its namespace.
+/// The kernel's function that tells the verifier what a program's context really is (Linux 6.2).
+const CONTEXT_CAST: &str = "bpf_cast_to_kern_ctx";
+
+/// The way from a packet to the cookie of its namespace: byte offsets, and whether they can be loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offsets {
     /// `sk_buff.dev`
@@ -21,6 +24,8 @@ pub(super) struct Offsets {
     pub(super) net_device_net: u32,
     /// `net.net_cookie`, or what stands for it ([`Identity::member`])
     pub(super) net_cookie: u32,
+    /// Id of `bpf_cast_to_kern_ctx`, if the kernel has it and what is read is a whole member.
+    pub(super) context_cast: Option<u32>,
 }
 
 impl Offsets {
@@ -51,6 +56,11 @@ impl Offsets {
             sk_buff_dev: btf.offset("sk_buff", &["dev"])?,
             net_device_net: btf.offset("net_device", &["nd_net", "net"])?,
             net_cookie: btf.offset("net", identity.member())?,
+            // An inode number is four bytes, and the programs load eight.
+            context_cast: match identity {
+                Identity::Cookie => btf.function(CONTEXT_CAST),
+                Identity::Inode => None,
+            },
         })
     }
 }
@@ -202,6 +212,15 @@ impl<'a> Btf<'a> {
             at = next;
         }
         Ok(())
+    }
+
+    /// The id of a function.
+    fn function(&self, name: &str) -> Option<u32> {
+        let index = self.starts.iter().position(|start| {
+            self.type_at(*start)
+                .is_some_and(|found| found.kind == KIND_FUNC && self.is_named(found.name, name))
+        })?;
+        u32::try_from(index + 1).ok()
     }
 
     /// The byte offset of a path of members below a named struct.

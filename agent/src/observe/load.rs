@@ -17,7 +17,7 @@ use polproof_flow::record::NetnsCookie;
 
 use super::attach::HOOKS;
 use super::btf::Offsets;
-use super::bytecode::bpf_object;
+use super::bytecode::{bpf_object, with_context_cast};
 use super::capabilities::capabilities;
 use super::clsact::Filters;
 use super::counters::CounterMap;
@@ -69,6 +69,7 @@ pub struct Observer {
     pub(super) host_namespace: NetnsCookie,
     pub(super) counters: CounterMap,
     pub(super) seed: Seed,
+    reads_plainly: bool,
     ring: Option<RingReader>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Held as long as we live: two agents on one ring would each see half.
@@ -121,27 +122,13 @@ impl Observer {
         let lock = lock(&directory)?;
 
         let offsets = Offsets::of_running_kernel(identity)?;
-        tracing::debug!(?offsets, "field offsets of the running kernel");
-        let mut ebpf = EbpfLoader::new()
-            .override_global("SK_BUFF_DEV", &offsets.sk_buff_dev, true)
-            .override_global("NET_DEVICE_NET", &offsets.net_device_net, true)
-            .override_global("NET_COOKIE", &offsets.net_cookie, true)
-            .override_global("JIFFIES_PER_SECOND", &jiffies_per_second()?, true)
-            .override_global(
-                "DATAGRAM_WINDOW",
-                &config.datagram_window.clamp(1, DATAGRAM_WINDOW_SECONDS),
-                true,
-            )
-            .map_max_entries(RECORDS_MAP, config.ring_bytes)
-            .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
-            .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))
-            .load(bpf_object())?;
+        tracing::debug!(?offsets, "what is known of the running kernel");
+        let (mut ebpf, reads_plainly) = load(config, &directory, &offsets)?;
         let seed = Seed::take(&mut ebpf)?;
 
         let mut ids = HashMap::new();
         for hook in &HOOKS {
             let program = program(&mut ebpf, hook.program)?;
-            program.load()?;
             ids.insert(hook.name(), program.info()?.id());
             // For people with bpftool; the links keep the programs alive.
             let pin = directory.join(hook.program);
@@ -200,6 +187,7 @@ impl Observer {
             },
             counters: CounterMap::try_from(counters)?,
             seed,
+            reads_plainly,
             ring: Some(ring),
             log,
             _lock: lock,
@@ -219,10 +207,67 @@ impl Observer {
         self.log.take()
     }
 
+    /// Whether the programs read the kernel's data by plain loads: for those who test and measure them.
+    pub fn reads_plainly(&self) -> bool {
+        self.reads_plainly
+    }
+
     /// Kernel ids of the programs in use, ingress first: for those who measure them.
     pub fn program_ids(&self) -> [u32; 2] {
         [self.ours.ingress, self.ours.egress]
     }
+}
+
+/// Loads maps and programs, by plain loads if the kernel takes that; returns whether it did.
+fn load(
+    config: &ObserveConfig,
+    directory: &Path,
+    offsets: &Offsets,
+) -> Result<(Ebpf, bool), ObserveError> {
+    let object = bpf_object();
+    if let Some(changed) = offsets
+        .context_cast
+        .and_then(|id| with_context_cast(object, id))
+    {
+        match load_object(config, directory, offsets, &changed, true) {
+            Ok(ebpf) => return Ok((ebpf, true)),
+            // What is wrong beside it is told by the second try.
+            Err(error) => tracing::info!(
+                error = &error as &dyn std::error::Error,
+                "the kernel refuses plain loads of its data; the programs use helper calls, which cost some more"
+            ),
+        }
+    }
+    let ebpf = load_object(config, directory, offsets, object, false)?;
+    Ok((ebpf, false))
+}
+
+fn load_object(
+    config: &ObserveConfig,
+    directory: &Path,
+    offsets: &Offsets,
+    object: &[u8],
+    plainly: bool,
+) -> Result<Ebpf, ObserveError> {
+    let mut ebpf = EbpfLoader::new()
+        .override_global("SK_BUFF_DEV", &offsets.sk_buff_dev, true)
+        .override_global("NET_DEVICE_NET", &offsets.net_device_net, true)
+        .override_global("NET_COOKIE", &offsets.net_cookie, true)
+        .override_global("CONTEXT_CAST", &u32::from(plainly), true)
+        .override_global("JIFFIES_PER_SECOND", &jiffies_per_second()?, true)
+        .override_global(
+            "DATAGRAM_WINDOW",
+            &config.datagram_window.clamp(1, DATAGRAM_WINDOW_SECONDS),
+            true,
+        )
+        .map_max_entries(RECORDS_MAP, config.ring_bytes)
+        .map_pin_path(RECORDS_MAP, directory.join(RECORDS_MAP))
+        .map_pin_path(COUNTERS_MAP, directory.join(COUNTERS_MAP))
+        .load(object)?;
+    for hook in &HOOKS {
+        program(&mut ebpf, hook.program)?.load()?;
+    }
+    Ok(ebpf)
 }
 
 /// One of our programs.

@@ -128,9 +128,26 @@ fn members_are_found_through_anonymous_ones_and_typedefs() {
         Offsets {
             sk_buff_dev: 32,
             net_device_net: 280,
-            net_cookie: 128
+            net_cookie: 128,
+            context_cast: None,
         }
     );
+}
+
+#[test]
+fn a_function_is_found_by_its_name_and_kind() {
+    let mut btf = kernel_like();
+    btf.structure("bpf_cast_to_kern_ctx", 8, &[]);
+    btf.plain(KIND_FUNC, "bpf_cast_to_kern_ctx_of_another", 5);
+    let id = btf.plain(KIND_FUNC, "bpf_cast_to_kern_ctx", 5);
+    btf.structure("ns_common", 16, &[("inum", 1, 0)]);
+    let common = btf.count;
+    btf.structure("net", 4096, &[("ns", common, 2048)]);
+    let data = btf.finish();
+    let cast = |identity| Offsets::from_btf(&data, identity).map(|offsets| offsets.context_cast);
+    assert_eq!(cast(Identity::Cookie), Ok(Some(id)));
+    // A number of four bytes is not what the programs would load.
+    assert_eq!(cast(Identity::Inode), Ok(None));
 }
 
 #[test]
