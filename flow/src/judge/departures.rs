@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
+use crate::attempt::{Attempt, Outcome, Phase, Side};
 use crate::control::shows_the_way;
 use crate::expectation::{Call, Tuple};
 use crate::finding::{FindingKind, InconclusiveReason};
@@ -19,6 +19,7 @@ use crate::recovery::Pair;
 use crate::services::{self, Behind};
 use crate::witness::{Question, Testimony};
 
+use super::again::left;
 use super::blocked::{WORKED, doubt};
 use super::witnesses::Purpose;
 use super::{Asked, Judge};
@@ -45,7 +46,7 @@ pub(super) enum Meant {
 pub(super) struct Departed {
     pub(super) attempt: Attempt,
     pub(super) outcome: Outcome,
-    meant: Meant,
+    pub(super) meant: Meant,
     pub(super) uid: Uid,
     pub(super) tuple: Tuple,
     pub(super) ends: Vec<Behind>,
@@ -53,33 +54,6 @@ pub(super) struct Departed {
     pub(super) service: bool,
     /// It left before a restart: what was lost at that time nobody knows any more.
     pub(super) again: bool,
-}
-
-impl Departed {
-    pub(super) fn new(
-        attempt: &Attempt,
-        outcome: Outcome,
-        meant: Meant,
-        uid: Uid,
-        tuple: Tuple,
-    ) -> Self {
-        Self {
-            attempt: *attempt,
-            outcome,
-            meant,
-            uid,
-            tuple,
-            ends: Vec::new(),
-            service: false,
-            again: false,
-        }
-    }
-
-    /// The same, of before a restart.
-    pub(super) fn again(mut self) -> Self {
-        self.again = true;
-        self
-    }
 }
 
 impl Judge {
@@ -315,20 +289,6 @@ impl Judge {
         };
         let over = self.standing.tried(&pair, attempt.first, true);
         self.end(over, attempt.first);
-    }
-}
-
-/// An attempt as it left.
-pub(super) fn left(key: &AttemptKey) -> Tuple {
-    Tuple {
-        side: Side::Source,
-        netns: key.netns,
-        protocol: key.protocol,
-        own: key.client.ip(),
-        peer: key.server.ip(),
-        port: key.server.port(),
-        who: None,
-        seen_as: None,
     }
 }
 
