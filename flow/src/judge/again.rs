@@ -1,7 +1,6 @@
 //! What is left of before a restart.
 //!
-//! Under way were attempts that left a pod, and were judged but for the word of the witness at the other end. Whoever was to hear
-//! that word is gone, so it is asked for again, while the other one may still remember.
+//! Under way were attempts that left a pod, and were judged but for the word of the witness at the other end. Whoever was to hear that word is gone, so it is asked for again, while the other one may still remember.
 //!
 //! All that is counted of such an attempt alone was counted before. What comes of the other witness's word is counted when it is
 //! heard, and with the same commit the attempt is under way no more: so once, whenever the agent is killed.
