@@ -244,13 +244,19 @@ async fn a_flood_of_inquiries_delays_no_batch_and_each_is_answered() {
             sender.send(inquiry(id, Whom::Everybody)).await.unwrap();
         }
     });
-    // Nobody answers them: 4,096 may be out, the others come back.
+    // Nobody answers them: 4,096 may be out, the others come back; on a busy machine some of the first have waited too long by then.
     let mut answered = std::collections::BTreeSet::new();
+    let mut refused = 0;
     while answered.len() < usize::try_from(MANY).unwrap() - 4_096 {
         let (id, testimony) = answer(&mut agent).await;
-        assert_eq!(testimony, Testimony::Incomplete(Gap::Overloaded));
+        match testimony {
+            Testimony::Incomplete(Gap::Overloaded) => refused += 1,
+            Testimony::Incomplete(Gap::TimedOut) => {}
+            other => panic!("{id}: {other:?}"),
+        }
         assert!(answered.insert(id), "{id} twice");
     }
+    assert!(refused > 0, "nothing was too much");
     flood.await.unwrap();
     let beats = collector.lock().heartbeats.len();
     until("heartbeats", || collector.lock().heartbeats.len() > beats).await;

@@ -160,7 +160,7 @@ impl Collector {
         address: Option<SocketAddr>,
     ) -> Serving {
         let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let listener = listener(address).await;
         let address = listener.local_addr().unwrap();
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(cert, key))
@@ -288,4 +288,22 @@ async fn session(
         }
     }
     Ok(())
+}
+
+/// Listens. At an address that was listened at before, a connection to elsewhere may have the port meanwhile: not for long.
+async fn listener(address: SocketAddr) -> tokio::net::TcpListener {
+    let began = std::time::Instant::now();
+    loop {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                assert!(
+                    began.elapsed() < std::time::Duration::from_secs(60),
+                    "{address} is in use by another: {error}"
+                );
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("listen at {address}: {error}"),
+        }
+    }
 }
