@@ -264,7 +264,8 @@ fn absence(
     }
 }
 
-/// The nearest attempt that got through to the namespace from where the asker is, and in the same family: the routes of the two are two ways.
+/// The nearest attempt that got through to the namespace on the same way: from where the asker is, in the same family, whose routes are
+/// others, and of the same transport, since some networks carry no SCTP.
 fn nearest(
     question: &Question,
     netns: NetnsCookie,
@@ -276,13 +277,10 @@ fn nearest(
         return;
     };
     let (from, to) = (question.first.minus(CONTROL), question.last.plus(CONTROL));
-    let family = question.client.is_ipv4();
-    let same_way = |entry: &Remembered| entry.client().is_ipv4() == family;
-    for entry in memory.controls(netns, from, to).filter(same_way) {
+    for entry in memory.controls(netns, from, to) {
         let at = entry.first();
         let distance = question.first.since(at).max(at.since(question.last));
-        // That one family gets through says nothing of the other.
-        if entry.client().is_ipv4() == question.client.is_ipv4()
+        if entry.is_like(question)
             && best.as_ref().is_none_or(|(held, _)| distance < *held)
             && knowledge.same_node(entry.client().ip(), asker, at)
         {
@@ -296,6 +294,8 @@ fn nearest(
     }
 }
 
+#[cfg(test)]
+mod controls;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use polproof_policy::Protocol;
 use crate::attempt::{AttemptKey, Outcome, patience};
 use crate::record::{Instant, NetnsCookie};
 use crate::settings::Settings;
-use crate::witness::Seen;
+use crate::witness::{Question, Seen};
 
 mod begun;
 mod find;
@@ -87,6 +87,11 @@ impl Remembered {
     /// What became of it, so far.
     pub(crate) fn outcome(&self) -> Seen {
         self.outcome
+    }
+
+    /// Whether what became of it tells of the way that was asked about: of its family and transport.
+    pub(crate) fn is_like(&self, question: &Question) -> bool {
+        self.protocol == question.protocol && self.client.is_ipv4() == question.client.is_ipv4()
     }
 
     fn key(&self) -> AttemptKey {

@@ -123,14 +123,17 @@ impl Seen {
             .collect()
     }
 
-    /// Whether the pod answered anybody but itself in that family: then the way to it was open.
-    pub(crate) fn answered_somebody(&self, pod: &str, family: Family) -> bool {
+    /// Whether the pod answered anybody but itself in that family, by one of these transports: then the way to it was open.
+    pub(crate) fn answered_somebody(&self, pod: &str, family: Family, by: &[Protocol]) -> bool {
         self.left.iter().any(|((source, protocol, asked), ids)| {
             let answered = |id: &u32| {
                 let answered = (pod.to_owned(), (*protocol, *id));
                 self.answered.contains_key(&answered)
             };
-            source != pod && Family::of(asked.ip()) == family && ids.iter().any(answered)
+            source != pod
+                && by.contains(protocol)
+                && Family::of(asked.ip()) == family
+                && ids.iter().any(answered)
         })
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use polproof_policy::Protocol;
 use polproof_proto::v1::InconclusiveReason;
 use polproof_tests::lab::enforcers::Entry;
 use polproof_tests::lab::topology::Topology;
 use polproof_tests::lab::{Lab, Setup, lease};
 
-use crate::cell::{Cell, Path, Said};
+use crate::cell::{Cell, PROTOCOLS, Path, Said};
 use crate::expected::expected;
 use crate::facts::Taps;
 use crate::findings::Findings;
@@ -156,11 +157,14 @@ impl Group {
         let mut rows = Vec::new();
         for cell in cells {
             let facts = seen.facts(*cell, cell.asked(&scene.places)?);
-            let way_open = cell
-                .destinations()
-                .iter()
-                .any(|pod| seen.answered_somebody(pod, cell.family));
-            let expected = expected(*cell, self.stage, &facts, way_open);
+            let open = |by: &[Protocol]| {
+                cell.destinations()
+                    .iter()
+                    .any(|pod| seen.answered_somebody(pod, cell.family, by))
+            };
+            let way_open = open(&PROTOCOLS);
+            // That a way carries one transport says nothing of another: some networks drop all SCTP.
+            let expected = expected(*cell, self.stage, &facts, open(&[cell.protocol]));
             let found = findings.of.remove(cell).unwrap_or_default();
             rows.push(Row {
                 enforcer: self.enforcer.name.to_owned(),

@@ -59,7 +59,8 @@ impl Traffic {
         Ok(())
     }
 
-    /// Lets the pod that watches all destinations look at them: that is what shows that a way is open on which others fail.
+    /// Lets the pod that watches all destinations look at them: that is what shows that a way is open on which others fail. A network may
+    /// carry TCP and no SCTP, so by both; over-blocked datagrams accuse nobody, and need none.
     fn watch(&mut self, lab: &Lab, scene: &Scene) -> Result<()> {
         let watch = lab.pod(WATCH)?.resident();
         for pod in &scene.destinations {
@@ -67,6 +68,7 @@ impl Traffic {
             for ip in lab.pod(pod)?.addresses().into_iter().filter(over) {
                 let to = (ip, METRICS).into();
                 self.attempts.push(watch.start_connect(to, PATIENCE));
+                self.attempts.push(watch.start_associate(to, PATIENCE));
             }
         }
         Ok(())

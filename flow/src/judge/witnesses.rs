@@ -198,7 +198,7 @@ impl Judge {
         self.namespaces.between(None, from, to, &mut |netns| {
             any = any
                 || memory.controls(netns, from, to).any(|entry| {
-                    entry.client().is_ipv4() == question.client.is_ipv4()
+                    entry.is_like(question)
                         && known.same_node(entry.client().ip(), asker, entry.first())
                 });
         });
