@@ -8,6 +8,7 @@ use crate::here::Here;
 use crate::history::{History, View};
 use crate::record::Instant;
 use crate::settings::Settings;
+use crate::undone::undone;
 
 impl History {
     /// Whether what a finding tells of held from its first attempt to the aftermath of its last.
@@ -17,7 +18,7 @@ impl History {
     /// policies in the same generation, throughout. Where there is a gap (the agent was not running), the first
     /// view after it takes part: both banks of the gap must agree. What that cannot see is a change that was
     /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
-    /// put on again.
+    /// put on again. While the agent runs that is seen: [`undone`].
     ///
     /// A pod that has ended meanwhile was what it was: its policies are enough then. But the address of a source that has ended
     /// may have been another pod's before the view told of it, so then the source must have been `witnessed`. A new pod was
@@ -52,10 +53,12 @@ impl History {
             .partition_point(|view| view.at <= first)
             .saturating_sub(1);
         let mut held: Option<Judgement> = None;
+        let mut earlier = None;
         for view in self.views.iter().skip(then) {
             if view.at > until && held.is_some() {
                 break;
             }
+            let before = earlier.replace(view);
             self.evaluations += 1;
             let now = judge(&view.snapshot, here, &tuple, uid);
             if !now.upholds(key) {
@@ -72,6 +75,9 @@ impl History {
                     }
                     continue;
                 }
+                return changed;
+            }
+            if before.is_some_and(|before| undone(before, view, uid, &now.peer)) {
                 return changed;
             }
             held = match held {
