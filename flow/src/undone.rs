@@ -11,6 +11,11 @@ use polproof_policy::{Snapshot, Uid};
 use crate::expectation::Peer;
 use crate::history::View;
 
+/// Whether a namespace was another between two neighbouring views, and is again what it was.
+pub(crate) fn undone_namespace(before: &View, after: &View, name: &str) -> bool {
+    after.follows && was_another_namespace(&before.snapshot, &after.snapshot, name)
+}
+
 /// Whether the labels of one of two ends, or of their namespaces, were others between two neighbouring views, and are again what they were.
 pub(crate) fn undone(before: &View, after: &View, own: &Uid, peer: &Peer) -> bool {
     // Of another state every object is another one.
@@ -35,12 +40,14 @@ fn was_another(before: &Snapshot, after: &Snapshot, uid: &Uid) -> bool {
     let (Some(was), Some(is)) = (before.pod(uid), after.pod(uid)) else {
         return false;
     };
-    let name = &is.id.namespace;
-    is_made_anew(was, is)
-        || match (before.namespace(name), after.namespace(name)) {
-            (Some(was), Some(is)) => is_made_anew(was, is),
-            _ => false,
-        }
+    is_made_anew(was, is) || was_another_namespace(before, after, &is.id.namespace)
+}
+
+fn was_another_namespace(before: &Snapshot, after: &Snapshot, name: &str) -> bool {
+    match (before.namespace(name), after.namespace(name)) {
+        (Some(was), Some(is)) => is_made_anew(was, is),
+        _ => false,
+    }
 }
 
 fn is_made_anew<T: PartialEq>(was: &Arc<T>, is: &Arc<T>) -> bool {

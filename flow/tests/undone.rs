@@ -36,20 +36,23 @@ fn server_is_open(state: &mut State) {
 
 /// For a moment the namespace has another label.
 fn namespace_is_another(state: &mut State) {
-    let put = |state: &mut State, labels: &[(&str, &str)]| {
-        let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into()));
-        state.apply(Object::Namespace(Arc::new(Namespace {
-            name: "shop".into(),
-            uid: Uid("ns".into()),
-            labels: labels.collect(),
-            annotations: Default::default(),
-        })));
-    };
-    put(state, &[("team", "red")]);
-    put(state, &[]);
+    put_namespace(state, &[("team", "red")]);
+    put_namespace(state, &[]);
 }
 
-const FLIPS: [fn(&mut State); 3] = [client_may, server_is_open, namespace_is_another];
+fn put_namespace(state: &mut State, labels: &[(&str, &str)]) {
+    let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    state.apply(Object::Namespace(Arc::new(Namespace {
+        name: "shop".into(),
+        uid: Uid("ns".into()),
+        labels: labels.collect(),
+        annotations: Default::default(),
+    })));
+}
+
+type Change = fn(&mut State);
+
+const FLIPS: [Change; 3] = [client_may, server_is_open, namespace_is_another];
 
 /// The server answers an attempt of the client, and somewhat later it is judged.
 fn attempt_at(judge: &mut Judge, at: f64, isn: u32) -> Report {
@@ -152,7 +155,7 @@ fn a_new_pod_whose_namespace_was_another_for_a_moment_is_no_gap_at_its_start() {
 
 #[test]
 fn what_does_not_concern_the_labels_of_either_end_begins_no_grace_time() {
-    let changes: [fn(&mut State); 3] = [
+    let changes: [Change; 3] = [
         // Another pod is what it was again.
         |state| {
             let friend = pod("friend", "friend", FRIEND);
@@ -193,4 +196,49 @@ fn views_of_two_states_have_no_object_in_common_and_are_compared_by_what_they_sa
     judge.on_snapshot(seconds(70.0), snapshot(&cluster()), true);
     let report = attempt_at(&mut judge, 71.0, 1);
     assert_eq!(counts(&report), (1, 0, 0), "{report:#?}");
+}
+
+#[test]
+fn a_view_may_tell_of_a_pods_end_and_of_what_changed_before_it() {
+    let changes: [(Change, bool); 5] = [
+        (|_| {}, false),
+        (|state| put_namespace(state, &[("team", "red")]), true),
+        (namespace_is_another, true),
+        (
+            |state| {
+                let mut server = pair::a_pod("server", "server", pair::SERVER);
+                server.labels.insert("tier".into(), "front".into());
+                apply_pod(state, server);
+            },
+            true,
+        ),
+        (
+            |state| {
+                let mut all = guard(1);
+                all.id = pair::id("all");
+                all.uid = Uid("all".into());
+                all.ingress[0].peers.clear();
+                apply_policy(state, all);
+            },
+            true,
+        ),
+    ];
+    for (n, (change, taken_back)) in changes.into_iter().enumerate() {
+        let mut state = pair::two_nodes();
+        let mut nodes = pair::Nodes::new(&state);
+        nodes.run(100.0);
+        nodes.attempt(pair::CLIENT, pair::SERVER, 80, pair::Fate::Accepted);
+        nodes.run(101.0);
+        change(&mut state);
+        delete_pod(&mut state, pair::a_pod("client", "client", pair::CLIENT));
+        nodes.view(&state, 101.0);
+        nodes.run(140.0);
+        let (_, sum) = nodes.books[1].only();
+        let back = u64::from(taken_back);
+        assert_eq!(
+            (sum.settled, sum.retracted),
+            (1 - back, back),
+            "{n}: {sum:#?}"
+        );
+    }
 }
