@@ -10,6 +10,7 @@ use crate::here::Here;
 use crate::memo::Memo;
 use crate::record::Instant;
 use crate::settings::Settings;
+use crate::undone::undone;
 
 #[derive(Debug)]
 pub(crate) struct View {
@@ -18,6 +19,8 @@ pub(crate) struct View {
     /// From when on it was in force.
     pub(crate) at: Instant,
     pub(crate) snapshot: Snapshot,
+    /// Whether it is of the same state as the one before, in which an object that did not change is the same.
+    pub(crate) follows: bool,
 }
 
 /// What an attempt is to be judged by.
@@ -67,6 +70,8 @@ enum Beginning {
     Other,
     /// The ends were others.
     OtherEnds,
+    /// It was as it is, but something else for a moment that no view shows.
+    Unseen,
 }
 
 impl Beginning {
@@ -127,14 +132,14 @@ impl History {
 
     /// A view from before a restart, oldest first.
     pub(crate) fn restore(&mut self, at: Instant, snapshot: Snapshot) {
-        self.push(at, snapshot);
+        self.push(at, snapshot, false);
     }
 
     /// The newest view, which may be behind the cluster. Says whether the views were up to date until now.
     pub(crate) fn grow_stale(&mut self, at: Instant, snapshot: Snapshot) -> bool {
         let newest = self.views.back().map(|view| view.snapshot.version());
         if newest.is_some() && newest != Some(snapshot.version()) {
-            self.push(at, snapshot);
+            self.push(at, snapshot, false);
         }
         self.lose_sight()
     }
@@ -146,14 +151,15 @@ impl History {
 
     /// A view, in force from `at` on.
     pub(crate) fn add(&mut self, at: Instant, snapshot: Snapshot, settings: &Settings) {
-        if self.live_from.is_none() {
+        let follows = self.live_from.is_some();
+        if !follows {
             self.live_from = Some(at);
         } else if let Some(newest) = self.views.back()
             && newest.snapshot.version() == snapshot.version()
         {
             return;
         }
-        self.push(at, snapshot);
+        self.push(at, snapshot, follows);
         let keep_from = at.minus(settings.retention());
         while self.views.len() > settings.max_snapshots.max(1)
             || self
@@ -165,12 +171,13 @@ impl History {
         }
     }
 
-    fn push(&mut self, at: Instant, snapshot: Snapshot) {
+    fn push(&mut self, at: Instant, snapshot: Snapshot, follows: bool) {
         let at = self.views.back().map_or(at, |newest| newest.at.max(at));
         self.views.push_back(View {
             sequence: self.next,
             at,
             snapshot,
+            follows,
         });
         self.next += 1;
     }
@@ -258,7 +265,7 @@ impl History {
                 kind,
                 steady: run.since <= from,
                 since: run.since,
-                begun: run.beginning != Beginning::NotKnown,
+                begun: !matches!(run.beginning, Beginning::NotKnown | Beginning::Unseen),
             })
         };
         match &run.judgement.call {
@@ -274,7 +281,9 @@ impl History {
                 }),
             },
             Call::Deny(_) => expected(match run.beginning {
-                Beginning::Allowed | Beginning::Open if run.since > late_from => {
+                Beginning::Allowed | Beginning::Open | Beginning::Unseen
+                    if run.since > late_from =>
+                {
                     FindingKind::LateEnforcement
                 }
                 _ => FindingKind::Unenforced,
@@ -286,22 +295,26 @@ impl History {
     fn run(&mut self, tuple: &Tuple, uid: &Uid, from: Instant, here: &Here) -> Option<&Run> {
         let newest = self.views.back()?.sequence;
         let oldest = self.views.front()?.sequence;
-        let held = self
-            .memo
-            .take(tuple)
-            .filter(|run| run.looked_at + 1 >= oldest);
+        let held = self.memo.take(tuple).filter(|run| run.looked_at >= oldest);
         let run = match held {
             Some(mut run) => {
-                let skip = usize::try_from(run.looked_at + 1 - oldest).unwrap_or(usize::MAX);
-                for view in self.views.iter().skip(skip) {
+                let skip = usize::try_from(run.looked_at - oldest).unwrap_or(usize::MAX);
+                let earlier = self.views.iter().skip(skip);
+                for (earlier, view) in earlier.clone().zip(earlier.skip(1)) {
                     self.evaluations += 1;
                     let now = judge(&view.snapshot, here, tuple, uid);
-                    match run.judgement.through(&now) {
-                        Some(through) => run.judgement = through,
-                        None => {
+                    let through = run.judgement.through(&now);
+                    let unseen = through.is_some() && undone(earlier, view, uid, &now.peer);
+                    match through {
+                        Some(through) if !unseen => run.judgement = through,
+                        _ => {
                             run.because = now.because(&run.judgement);
                             run.since = view.at;
-                            run.beginning = Beginning::of(&run.judgement, &now);
+                            run.beginning = if unseen {
+                                Beginning::Unseen
+                            } else {
+                                Beginning::of(&run.judgement, &now)
+                            };
                             run.judgement = now;
                         }
                     }
@@ -311,7 +324,7 @@ impl History {
             }
             None => {
                 let mut views = self.views.iter().rev();
-                let view = views.next()?;
+                let mut view = views.next()?;
                 self.evaluations += 1;
                 let mut run = Run {
                     since: view.at,
@@ -320,21 +333,26 @@ impl History {
                     beginning: Beginning::NotKnown,
                     because: InconclusiveReason::WithinGrace,
                 };
-                for view in views {
+                for earlier in views {
                     // Who is to be accused must be known for the whole grace time, and a change somewhat longer; more
                     // is not needed.
                     if run.since <= from {
                         break;
                     }
                     self.evaluations += 1;
-                    let before = judge(&view.snapshot, here, tuple, uid);
+                    let before = judge(&earlier.snapshot, here, tuple, uid);
                     let Some(through) = before.through(&run.judgement) else {
                         run.because = run.judgement.because(&before);
                         run.beginning = Beginning::of(&before, &run.judgement);
                         break;
                     };
+                    if undone(earlier, view, uid, &before.peer) {
+                        run.beginning = Beginning::Unseen;
+                        break;
+                    }
                     run.judgement = through;
-                    run.since = view.at;
+                    run.since = earlier.at;
+                    view = earlier;
                 }
                 run
             }
@@ -356,7 +374,7 @@ impl History {
         let from = at.minus(settings.grace);
         let late_from = from.minus(settings.late);
         let then = self.views.partition_point(|view| view.at <= at);
-        let Some(view) = then.checked_sub(1).and_then(|index| self.views.get(index)) else {
+        let Some(mut view) = then.checked_sub(1).and_then(|index| self.views.get(index)) else {
             // Before everything that is known.
             return Err(InconclusiveReason::WithinGrace.into());
         };
@@ -369,45 +387,52 @@ impl History {
         let mut since = view.at;
         let mut kind = FindingKind::Unenforced;
         let mut constant = true;
-        for view in self.views.iter().take(then.saturating_sub(1)).rev() {
+        for earlier in self.views.iter().take(then.saturating_sub(1)).rev() {
             if since <= late_from {
                 break;
             }
             self.evaluations += 1;
-            let before = judge(&view.snapshot, here, tuple, uid);
-            match before.through(&judgement) {
-                Some(through) => judgement = through,
-                None if denied && since > from => {
-                    let beginning = Beginning::of(&before, &judgement);
+            let before = judge(&earlier.snapshot, here, tuple, uid);
+            let through = before.through(&judgement);
+            let unseen = through.is_some() && undone(earlier, view, uid, &before.peer);
+            let beginning = if unseen {
+                Beginning::Unseen
+            } else {
+                Beginning::of(&before, &judgement)
+            };
+            match through {
+                Some(through) if !unseen => judgement = through,
+                _ if denied && since > from => {
                     return Err(Open {
                         reason: judgement.because(&before),
                         denied_since: (beginning == Beginning::Allowed).then_some(since),
                         changed_hands: beginning == Beginning::OtherEnds,
                     });
                 }
-                None => {
-                    if let Beginning::Allowed | Beginning::Open = Beginning::of(&before, &judgement)
-                    {
+                _ => {
+                    if let Beginning::Allowed | Beginning::Open | Beginning::Unseen = beginning {
                         kind = FindingKind::LateEnforcement;
                     }
                     break;
                 }
             }
-            since = view.at;
+            since = earlier.at;
+            view = earlier;
         }
         if denied && since > from {
             return Err(InconclusiveReason::WithinGrace.into());
         }
-        for view in self.views.iter().skip(then) {
+        let earlier = self.views.iter().skip(then.saturating_sub(1));
+        for (earlier, view) in earlier.zip(self.views.iter().skip(then)) {
             if view.at > until {
                 break;
             }
             self.evaluations += 1;
             let after = judge(&view.snapshot, here, tuple, uid);
             match judgement.through(&after) {
-                Some(through) => judgement = through,
-                None if denied => return Err(InconclusiveReason::ExpectationChanged.into()),
-                None => {
+                Some(through) if !undone(earlier, view, uid, &after.peer) => judgement = through,
+                _ if denied => return Err(InconclusiveReason::ExpectationChanged.into()),
+                _ => {
                     constant = false;
                     break;
                 }

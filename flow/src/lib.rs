@@ -39,6 +39,7 @@ mod survivor;
 mod table;
 mod tally;
 mod udp;
+mod undone;
 pub mod witness;
 
 pub use here::Here;

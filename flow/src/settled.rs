@@ -1,6 +1,9 @@
 //! Whether what findings tell of held for long enough to be said for good.
 
+use std::sync::Arc;
+
 use polproof_policy::Kind;
+use polproof_policy::model::NetworkPolicy;
 
 use crate::expectation::{Judgement, judge, tells_of_allowance};
 use crate::finding::{DecidingPolicy, End, FindingKey, FindingKind, InconclusiveReason};
@@ -8,6 +11,7 @@ use crate::here::Here;
 use crate::history::{History, View};
 use crate::record::Instant;
 use crate::settings::Settings;
+use crate::undone::{undone, undone_namespace};
 
 impl History {
     /// Whether what a finding tells of held from its first attempt to the aftermath of its last.
@@ -17,9 +21,9 @@ impl History {
     /// policies in the same generation, throughout. Where there is a gap (the agent was not running), the first
     /// view after it takes part: both banks of the gap must agree. What that cannot see is a change that was
     /// made and undone within the gap without leaving a trace in a generation or UID, say a label taken off and
-    /// put on again.
+    /// put on again. While the agent runs that is seen: [`undone`].
     ///
-    /// A pod that has ended meanwhile was what it was: its policies are enough then. But the address of a source that has ended
+    /// A pod that has ended meanwhile was what it was: it is enough then that nothing else changed that decides. But the address of a source that has ended
     /// may have been another pod's before the view told of it, so then the source must have been `witnessed`. A new pod was
     /// not known at first.
     ///
@@ -52,10 +56,12 @@ impl History {
             .partition_point(|view| view.at <= first)
             .saturating_sub(1);
         let mut held: Option<Judgement> = None;
+        let mut earlier = None;
         for view in self.views.iter().skip(then) {
             if view.at > until && held.is_some() {
                 break;
             }
+            let before = earlier.replace(view);
             self.evaluations += 1;
             let now = judge(&view.snapshot, here, &tuple, uid);
             if !now.upholds(key) {
@@ -66,12 +72,18 @@ impl History {
                 {
                     continue;
                 }
-                if held.is_some() && has_ended(key, view) {
+                if held.is_some()
+                    && has_ended(key, view)
+                    && before.is_some_and(|before| nothing_else(key, before, view))
+                {
                     if known_by_address && is_gone(&key.source, view) {
                         return Err(InconclusiveReason::SourceAmbiguous);
                     }
                     continue;
                 }
+                return changed;
+            }
+            if before.is_some_and(|before| undone(before, view, uid, &now.peer)) {
                 return changed;
             }
             held = match held {
@@ -92,6 +104,35 @@ impl History {
         held.map(|_| ())
             .ok_or(InconclusiveReason::ExpectationChanged)
     }
+}
+
+/// Whether all else that decides is as it was in the view before: one view may tell of the end of a pod and of a change that came before it,
+/// which who enforces may have followed at once.
+fn nothing_else(key: &FindingKey, before: &View, view: &View) -> bool {
+    let (was, is) = (&before.snapshot, &view.snapshot);
+    let as_before = |end: &End| {
+        let End::Pod(id, uid) = end else {
+            return true;
+        };
+        let namespace = &id.namespace;
+        let same_labels = match (was.namespace(namespace), is.namespace(namespace)) {
+            (Some(was), Some(is)) => was.labels == is.labels,
+            (was, is) => was.is_none() && is.is_none(),
+        };
+        let same_pod = match (was.pod(uid), is.pod(uid)) {
+            (Some(was), Some(is)) => was.labels == is.labels && was.ports == is.ports,
+            _ => true,
+        };
+        let here = |policy: &&Arc<NetworkPolicy>| policy.id.namespace == *namespace;
+        same_pod
+            && same_labels
+            && !undone_namespace(before, view, namespace)
+            && was.policies().filter(here).eq(is.policies().filter(here))
+    };
+    as_before(&key.source)
+        && as_before(&key.destination)
+        && was.admin_policies().eq(is.admin_policies())
+        && was.foreign_policies().eq(is.foreign_policies())
 }
 
 /// Whether a pod is gone in a view.

@@ -19,6 +19,7 @@ use crate::here::Here;
 use crate::history::History;
 use crate::record::Instant;
 use crate::settings::Settings;
+use crate::undone::undone;
 
 impl History {
     /// What is to be said of an attempt from or to a pod that was not known when it was made, or is for less than the grace
@@ -71,6 +72,11 @@ impl History {
         let Call::Deny(denial) = call else {
             return None;
         };
+        let later = self.views.iter().skip(start.saturating_add(1));
+        let mut pairs = self.views.iter().skip(start).zip(later);
+        if pairs.any(|(before, view)| view.at <= until && undone(before, view, uid, &peer)) {
+            return None;
+        }
         let known = self.views.get(start + unknown)?;
         let mut policies = denial.policies.clone();
         for view in self.views.iter().skip(start).take(unknown) {

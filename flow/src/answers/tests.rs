@@ -1,9 +1,4 @@
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
 
@@ -14,7 +9,7 @@ pub(super) const SERVER_NETNS: NetnsCookie = NetnsCookie(2);
 pub(super) const OTHER_NETNS: NetnsCookie = NetnsCookie(3);
 pub(super) const CLIENT_NETNS: NetnsCookie = NetnsCookie(4);
 
-/// Two pods, 10.1.0.2 and 10.1.0.3, the first is called; the asker is on a node with the pods 10.2.0.x, and is here, too, when asked.
+/// Two pods, 10.1.0.2 and 10.1.0.3: the first is called. The asker's node has the pods 10.2.0.x; asked itself, it is here, too.
 pub(super) struct Cluster {
     pub(super) gap: Option<(NetnsCookie, Gap)>,
     pub(super) lost: Option<(Instant, Instant)>,

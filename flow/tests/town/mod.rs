@@ -7,8 +7,8 @@ pub mod wire;
 use std::sync::Arc;
 
 use polproof_policy::model::{
-    EndpointSlice, Namespace, NetworkPolicy, Peer, Pod, Rule, Service, ServicePort, SliceEndpoint,
-    TargetPort,
+    EndpointSlice, Labels, Namespace, NetworkPolicy, Peer, Pod, Rule, Service, ServicePort,
+    SliceEndpoint, TargetPort,
 };
 use polproof_policy::{
     Endpoint, Expectation, NamespacedName, Object, Protocol, Query, Snapshot, State, Uid,
@@ -429,16 +429,31 @@ impl Town {
             .unwrap_or(false)
     }
 
-    /// Whether it was denied throughout these times, by policies that nobody changed.
+    /// What selectors see of two bodies.
+    fn labels_of(&self, view: &Snapshot, ends: (usize, usize)) -> Vec<Labels> {
+        let known = [ends.0, ends.1].map(|n| view.pod(&self.bodies[n].uid));
+        let labels = known.into_iter().flatten();
+        labels
+            .flat_map(|pod| [pod.labels.clone(), view.namespace_labels(&pod.id.namespace)])
+            .collect()
+    }
+
+    /// Whether it was denied throughout these times, by policies that nobody changed, to ends of which nobody changed the labels: another
+    /// policy may deny since then, and one view may hide several changes.
     pub fn denied(&self, from: u64, to: u64, ends: (usize, usize), way: (Protocol, u16)) -> bool {
         if self.edits.iter().any(|at| (from..=to).contains(at)) {
             return false;
         }
         let first = self.log.partition_point(|(since, _)| *since <= from);
+        let mut held = None;
         self.log[first.saturating_sub(1)..]
             .iter()
             .take_while(|(since, _)| *since <= to)
-            .all(|(_, view)| self.says(view, ends, way) == Some(false))
+            .all(|(_, view)| {
+                let labels = self.labels_of(view, ends);
+                let same = *held.get_or_insert_with(|| labels.clone()) == labels;
+                same && self.says(view, ends, way) == Some(false)
+            })
     }
 
     pub fn is_cut(&self, now: u64, ends: (usize, usize)) -> bool {

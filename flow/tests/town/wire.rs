@@ -38,8 +38,8 @@ pub struct Call {
 pub struct Wire {
     pub calls: Vec<Call>,
     packets: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Flows that a stateful enforcer knows, with their last packet.
-    tracked: BTreeMap<(usize, usize, u16, u16), u64>,
+    /// Flows that a connection tracker knows, with their last packet, and as whose they are seen.
+    tracked: BTreeMap<(usize, usize, u16, u16), (u64, SocketAddr)>,
     /// What the kernel has recorded of UDP, and when.
     recorded: BTreeMap<(u64, IpAddr, IpAddr, u16, [bool; 2]), u64>,
     tag: u32,
@@ -112,6 +112,12 @@ impl Wire {
             };
             seen = SocketAddr::new(ip(&mask), 61_000 + (self.tag % 4_000) as u16);
         }
+        if protocol == Protocol::Udp
+            && let Some(held) = self.tracked(now, (from, to, client.port(), server.port()))
+        {
+            // How a flow is translated is decided once.
+            seen = held;
+        }
         let patience = town.dice.of(&[500, 2_500, 9_000]);
         self.calls.push(Call {
             ends: (from, to),
@@ -138,6 +144,12 @@ impl Wire {
             over: false,
         });
         self.packets.push(Reverse((now, self.calls.len() - 1)));
+    }
+
+    /// As whose a flow is seen that is still known.
+    fn tracked(&self, at: u64, flow: (usize, usize, u16, u16)) -> Option<SocketAddr> {
+        let (last, seen) = self.tracked.get(&flow)?;
+        (last + 120_000 > at).then_some(*seen)
     }
 
     /// Everything that is sent until then.
@@ -195,17 +207,14 @@ impl Wire {
         );
         let tracked = town.plan.stateful
             && call.protocol == Protocol::Udp
-            && self
-                .tracked
-                .get(&flow)
-                .is_some_and(|last| last + 120_000 > at);
+            && self.tracked(at, flow) == Some(call.seen);
         if !tracked && !town.passes(at, call.ends, way) {
             self.calls[n].stopped = true;
             self.reject(town, agents, at, n);
             return;
         }
         if call.protocol == Protocol::Udp {
-            self.tracked.insert(flow, at);
+            self.tracked.insert(flow, (at, call.seen));
         }
         let arrived = (call.seen, call.server);
         self.cross(

@@ -137,6 +137,11 @@ impl Snapshot {
         self.store.refused.all()
     }
 
+    /// A namespace by name, if its object is known.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.store.namespaces.get(name)
+    }
+
     /// All namespaces, by name.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<Namespace>> {
         self.store.namespaces.values()
