@@ -34,6 +34,17 @@ fn server_is_open(state: &mut State) {
     apply_pod(state, server);
 }
 
+/// The client gets other labels, by way of those of the friend.
+fn client_is_another(state: &mut State) {
+    let mut client = pod("client", "client", CLIENT);
+    let mut labels = client.labels.clone();
+    labels.insert("step".into(), "second".into());
+    client.labels = pod("friend", "friend", FRIEND).labels;
+    apply_pod(state, client.clone());
+    client.labels = labels;
+    apply_pod(state, client);
+}
+
 /// For a moment the namespace has another label.
 fn namespace_is_another(state: &mut State) {
     put_namespace(state, &[("team", "red")]);
@@ -52,7 +63,12 @@ fn put_namespace(state: &mut State, labels: &[(&str, &str)]) {
 
 type Change = fn(&mut State);
 
-const FLIPS: [Change; 3] = [client_may, server_is_open, namespace_is_another];
+const FLIPS: [Change; 4] = [
+    client_may,
+    client_is_another,
+    server_is_open,
+    namespace_is_another,
+];
 
 /// The server answers an attempt of the client, and somewhat later it is judged.
 fn attempt_at(judge: &mut Judge, at: f64, isn: u32) -> Report {
