@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use polproof_policy::model::Pod;
+use polproof_policy::model::{Labels, Pod};
 use polproof_policy::{Direction, Endpoint, Expectation, Object, Protocol, Query, Uid, reference};
 use polproof_tests::lab::Lab;
 use polproof_tests::lab::enforcers;
@@ -21,6 +21,20 @@ struct State {
     /// When it was in force, as far as the enforcer goes.
     objects: Vec<Object>,
     pods: HashMap<IpAddr, Arc<Pod>>,
+}
+
+impl State {
+    /// The labels of a pod, and those of its namespace.
+    fn labels_of(&self, ip: IpAddr) -> Option<(Labels, Labels)> {
+        let pod = self.pods.get(&ip)?;
+        let namespace = self.objects.iter().find_map(|object| match object {
+            Object::Namespace(namespace) if namespace.name == pod.id.namespace => {
+                Some(namespace.labels.clone())
+            }
+            _ => None,
+        })?;
+        Some((pod.labels.clone(), namespace))
+    }
 }
 
 /// What the policies say of an attempt in one state.
@@ -75,7 +89,7 @@ impl Truth {
     }
 
     /// The denial of an attempt, if it was denied from `before` it began to `after` it ended, by one and the same policy
-    /// throughout, and between the same two pods.
+    /// throughout, and between the same two pods with the same labels: a label that changes begins a grace time.
     pub(crate) fn denied_throughout(
         &mut self,
         attempt: &Attempt,
@@ -90,6 +104,7 @@ impl Truth {
             .checked_sub(1)?;
         let end = self.states.partition_point(|state| state.from <= until);
         let mut ends: Option<(Uid, Uid)> = None;
+        let mut labels = None;
         let mut common: Option<BTreeSet<_>> = None;
         for number in first..end {
             let state = self.states.get(number)?;
@@ -100,6 +115,10 @@ impl Truth {
                 return None;
             }
             ends = Some(now);
+            let seen = [attempt.source, attempt.to.ip()].map(|ip| state.labels_of(ip));
+            if labels.get_or_insert_with(|| seen.clone()) != &seen {
+                return None;
+            }
             let Says::Denied(by) = self.says(number, attempt.source, attempt.to) else {
                 return None;
             };
