@@ -25,13 +25,39 @@ pub(crate) struct Attempt {
     pub(crate) began: Instant,
     /// After its fate was known.
     pub(crate) ended: Instant,
-    pub(crate) outcome: Outcome,
+    /// `None`: its pod went before it was known.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl Attempt {
     /// Whether the SYN surely got to the other pod: the enforcer of this lab answers nothing itself.
     pub(crate) const fn delivered(&self) -> bool {
-        matches!(self.outcome, Outcome::Connected | Outcome::Refused)
+        matches!(self.outcome, Some(Outcome::Connected | Outcome::Refused))
+    }
+}
+
+/// An attempt under way: it is noted when it ends, or is ended with its pod.
+struct Begun {
+    shared: Arc<Traffic>,
+    source: IpAddr,
+    to: SocketAddr,
+    began: Instant,
+    made: Option<(Instant, Outcome)>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let (ended, outcome) = match self.made.take() {
+            Some((ended, outcome)) => (ended, Some(outcome)),
+            None => (Instant::now(), None),
+        };
+        self.shared.note(Attempt {
+            source: self.source,
+            to: self.to,
+            began: self.began,
+            ended,
+            outcome,
+        });
     }
 }
 
@@ -74,16 +100,17 @@ impl Traffic {
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (shared, under_way) = (Arc::clone(&shared), Arc::clone(&under_way));
                 tokio::task::spawn_local(async move {
-                    let began = Instant::now();
+                    let mut begun = Begun {
+                        shared,
+                        source,
+                        to,
+                        began: Instant::now(),
+                        made: None,
+                    };
                     if let Ok(made) = traffic::connect(to, PATIENCE).await {
-                        shared.note(Attempt {
-                            source,
-                            to,
-                            began,
-                            ended: made.ended,
-                            outcome: made.outcome,
-                        });
+                        begun.made = Some((made.ended, made.outcome));
                     }
+                    drop(begun);
                     under_way.fetch_sub(1, Ordering::Relaxed);
                 });
             }

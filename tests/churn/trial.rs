@@ -245,13 +245,18 @@ impl Account {
                     source,
                     destination,
                     port: attempt.to.port(),
-                });
+                })
+                .collect::<Vec<_>>();
             if !attempt.delivered() {
                 // An enforcer that no longer hears of changes also goes on stopping what is allowed by now.
                 if truth.allowed_at_all(attempt, NOTICE, NOTICE) {
-                    blocked.extend(about);
+                    blocked.extend(about.clone());
                 }
-            } else if truth.denied_at_all(attempt, NOTICE, NOTICE) {
+            }
+            // What became of an attempt whose pod went meanwhile is not known: it may have been delivered.
+            if (attempt.delivered() || attempt.outcome.is_none())
+                && truth.denied_at_all(attempt, NOTICE, NOTICE)
+            {
                 may.extend(about);
             }
         }
