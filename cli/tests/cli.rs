@@ -6,14 +6,16 @@
     clippy::indexing_slicing
 )]
 
+mod polproof;
 #[path = "../../collector/tests/support/mod.rs"]
 mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use polproof::{polproof, run, text};
 use serde_json::Value;
 use support::{Agent, Collector, DEADLINE, Pki, batch, folder, update};
 
@@ -43,28 +45,6 @@ spec:
   - from: [{ podSelector: { matchLabels: { app: web } } }]
     ports: [{ port: 5432 }]
 "#;
-
-/// The command with everything that it needs.
-fn polproof(dir: &Path, collector: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_polproof"));
-    command
-        .env_clear()
-        .env("POLPROOF_COLLECTOR", format!("https://{collector}"))
-        .env("POLPROOF_TLS_CA", dir.join("ca.pem"))
-        .env("POLPROOF_TLS_CERT", dir.join("person.pem"))
-        .env("POLPROOF_TLS_KEY", dir.join("person.key"))
-        .env("POLPROOF_TLS_SERVER_NAME", "collector")
-        .args(args);
-    command
-}
-
-fn run(dir: &Path, collector: &str, args: &[&str]) -> Output {
-    polproof(dir, collector, args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 /// A collector with findings: web to port 5432 three times (two of them judged), api to 80 taken back.
 async fn collector(dir: &Path, database: &Path, pki: &Pki) -> Collector {

@@ -6,37 +6,17 @@
     clippy::indexing_slicing
 )]
 
+mod polproof;
 #[path = "../../collector/tests/support/mod.rs"]
 mod support;
 
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Instant;
 
+use polproof::{run, text};
 use polproof_proto::v1;
 use polproof_proto::v1::stream_request::Message;
 use serde_json::Value;
 use support::{Agent, Collector, DEADLINE, Pki, folder};
-
-fn run(dir: &Path, collector: &Collector, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_polproof"))
-        .env_clear()
-        .env(
-            "POLPROOF_COLLECTOR",
-            format!("https://{}", collector.address),
-        )
-        .env("POLPROOF_TLS_CA", dir.join("ca.pem"))
-        .env("POLPROOF_TLS_CERT", dir.join("person.pem"))
-        .env("POLPROOF_TLS_KEY", dir.join("person.key"))
-        .env("POLPROOF_TLS_SERVER_NAME", "collector")
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 /// An agent's heartbeat; `None`: of one from before kernels were told of.
 fn beat(lacks: Option<Vec<v1::KernelLack>>) -> Message {
@@ -72,7 +52,7 @@ async fn what_a_kernel_lacks_is_said_and_silence_is_not_nothing() {
 
     let began = Instant::now();
     let value = loop {
-        let json = run(dir, &collector, &["status", "-o", "json"]);
+        let json = run(dir, &collector.address, &["status", "-o", "json"]);
         let value: Value = serde_json::from_slice(&json.stdout).unwrap();
         let lacks = |node: usize| &value["nodes"][node]["kernel_lacks"];
         if lacks(0).is_array() && lacks(2).is_array() && value["nodes"][1]["connected"] == true {
@@ -91,7 +71,7 @@ async fn what_a_kernel_lacks_is_said_and_silence_is_not_nothing() {
             "remedy": "run Linux 6.6 or later",
         }])
     );
-    let yaml = run(dir, &collector, &["status", "-o", "yaml"]);
+    let yaml = run(dir, &collector.address, &["status", "-o", "yaml"]);
     let same: Value = serde_saphyr::from_str(&text(&yaml.stdout)).unwrap();
     for node in 0..3 {
         assert_eq!(
@@ -100,7 +80,7 @@ async fn what_a_kernel_lacks_is_said_and_silence_is_not_nothing() {
         );
     }
 
-    let shown = text(&run(dir, &collector, &["status"]).stdout);
+    let shown = text(&run(dir, &collector.address, &["status"]).stdout);
     for said in [
         "node n-old-kernel: its kernel 6.1 has no tcx hooks: others can remove the programs. To do: run Linux 6.6 or later",
         "node n-old-agent: what its kernel lacks is not told",

@@ -6,35 +6,16 @@
     clippy::indexing_slicing
 )]
 
+mod polproof;
 #[path = "../../collector/tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use polproof::{run, text};
 use polproof_proto::v1;
 use serde_json::Value;
 use support::{Agent, Collector, Pki, ago, batch, folder, update};
-
-fn run(dir: &Path, collector: &Collector, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_polproof"))
-        .env_clear()
-        .env(
-            "POLPROOF_COLLECTOR",
-            format!("https://{}", collector.address),
-        )
-        .env("POLPROOF_TLS_CA", dir.join("ca.pem"))
-        .env("POLPROOF_TLS_CERT", dir.join("person.pem"))
-        .env("POLPROOF_TLS_KEY", dir.join("person.key"))
-        .env("POLPROOF_TLS_SERVER_NAME", "collector")
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 fn of(kind: v1::FindingKind, port: u32, count: u64) -> v1::FindingUpdate {
     let mut update = update("web", port, count);
@@ -92,7 +73,7 @@ async fn findings_of_every_kind_are_shown_with_their_end_and_their_witnesses() {
     let (dir, database) = folder();
     let (dir, pki) = (dir.path(), Pki::new());
     let collector = collector(dir, &database, &pki).await;
-    let polproof = |args: &[&str]| run(dir, &collector, args);
+    let polproof = |args: &[&str]| run(dir, &collector.address, args);
 
     let shown = text(&polproof(&["violations"]).stdout);
     for said in [
@@ -178,7 +159,7 @@ async fn the_status_says_what_is_proved_how_late_it_was_and_why_the_rest_is_not_
     let (dir, database) = folder();
     let (dir, pki) = (dir.path(), Pki::new());
     let collector = collector(dir, &database, &pki).await;
-    let output = run(dir, &collector, &["status", "--exit-code"]);
+    let output = run(dir, &collector.address, &["status", "--exit-code"]);
     let shown = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{shown}");
     for said in [
@@ -196,7 +177,7 @@ async fn the_status_says_what_is_proved_how_late_it_was_and_why_the_rest_is_not_
     }
     // The most frequent reason first.
     assert!(shown.find("hook_shared") < shown.find("no_control"));
-    let json = run(dir, &collector, &["status", "-o", "json"]);
+    let json = run(dir, &collector.address, &["status", "-o", "json"]);
     let value: Value = serde_json::from_slice(&json.stdout).unwrap();
     let node = &value["nodes"][0];
     assert_eq!(node["enforcement"], "enforced");

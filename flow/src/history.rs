@@ -85,6 +85,19 @@ impl Beginning {
     }
 }
 
+/// The judgement that holds from a view through the next one, or how that of the next one began.
+fn over(
+    (earlier, before): (&View, &Judgement),
+    (later, after): (&View, &Judgement),
+    uid: &Uid,
+) -> Result<Judgement, Beginning> {
+    match before.through(after) {
+        None => Err(Beginning::of(before, after)),
+        Some(_) if undone(earlier, later, uid, &after.peer) => Err(Beginning::Unseen),
+        Some(through) => Ok(through),
+    }
+}
+
 /// The time up to the newest view for which a judgement has held.
 #[derive(Clone, Debug)]
 struct Run {
@@ -303,18 +316,12 @@ impl History {
                 for (earlier, view) in earlier.clone().zip(earlier.skip(1)) {
                     self.evaluations += 1;
                     let now = judge(&view.snapshot, here, tuple, uid);
-                    let through = run.judgement.through(&now);
-                    let unseen = through.is_some() && undone(earlier, view, uid, &now.peer);
-                    match through {
-                        Some(through) if !unseen => run.judgement = through,
-                        _ => {
+                    match over((earlier, &run.judgement), (view, &now), uid) {
+                        Ok(through) => run.judgement = through,
+                        Err(beginning) => {
                             run.because = now.because(&run.judgement);
                             run.since = view.at;
-                            run.beginning = if unseen {
-                                Beginning::Unseen
-                            } else {
-                                Beginning::of(&run.judgement, &now)
-                            };
+                            run.beginning = beginning;
                             run.judgement = now;
                         }
                     }
@@ -341,16 +348,14 @@ impl History {
                     }
                     self.evaluations += 1;
                     let before = judge(&earlier.snapshot, here, tuple, uid);
-                    let Some(through) = before.through(&run.judgement) else {
-                        run.because = run.judgement.because(&before);
-                        run.beginning = Beginning::of(&before, &run.judgement);
-                        break;
-                    };
-                    if undone(earlier, view, uid, &before.peer) {
-                        run.beginning = Beginning::Unseen;
-                        break;
+                    match over((earlier, &before), (view, &run.judgement), uid) {
+                        Ok(through) => run.judgement = through,
+                        Err(beginning) => {
+                            run.because = run.judgement.because(&before);
+                            run.beginning = beginning;
+                            break;
+                        }
                     }
-                    run.judgement = through;
                     run.since = earlier.at;
                     view = earlier;
                 }
@@ -393,23 +398,16 @@ impl History {
             }
             self.evaluations += 1;
             let before = judge(&earlier.snapshot, here, tuple, uid);
-            let through = before.through(&judgement);
-            let unseen = through.is_some() && undone(earlier, view, uid, &before.peer);
-            let beginning = if unseen {
-                Beginning::Unseen
-            } else {
-                Beginning::of(&before, &judgement)
-            };
-            match through {
-                Some(through) if !unseen => judgement = through,
-                _ if denied && since > from => {
+            match over((earlier, &before), (view, &judgement), uid) {
+                Ok(through) => judgement = through,
+                Err(beginning) if denied && since > from => {
                     return Err(Open {
                         reason: judgement.because(&before),
                         denied_since: (beginning == Beginning::Allowed).then_some(since),
                         changed_hands: beginning == Beginning::OtherEnds,
                     });
                 }
-                _ => {
+                Err(beginning) => {
                     if let Beginning::Allowed | Beginning::Open | Beginning::Unseen = beginning {
                         kind = FindingKind::LateEnforcement;
                     }
@@ -429,10 +427,10 @@ impl History {
             }
             self.evaluations += 1;
             let after = judge(&view.snapshot, here, tuple, uid);
-            match judgement.through(&after) {
-                Some(through) if !undone(earlier, view, uid, &after.peer) => judgement = through,
-                _ if denied => return Err(InconclusiveReason::ExpectationChanged.into()),
-                _ => {
+            match over((earlier, &judgement), (view, &after), uid) {
+                Ok(through) => judgement = through,
+                Err(_) if denied => return Err(InconclusiveReason::ExpectationChanged.into()),
+                Err(_) => {
                     constant = false;
                     break;
                 }
@@ -449,9 +447,7 @@ impl History {
 
     /// The view that was in force at a moment; the first one, if it came later.
     pub(crate) fn in_force(&self, at: Instant) -> Option<&Snapshot> {
-        let then = self.views.partition_point(|view| view.at <= at);
-        let view = self.views.get(then.saturating_sub(1))?;
-        Some(&view.snapshot)
+        self.since(at).next()
     }
 
     /// The views from the one that was in force at a moment on.

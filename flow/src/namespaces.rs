@@ -60,15 +60,15 @@ struct Namespace {
 
 impl Namespace {
     fn is_deaf(&self, from: Instant, to: Instant) -> bool {
-        self.since > from
-            || self
-                .gaps
-                .iter()
-                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
+        self.since > from || self.was_away(from, to)
     }
-}
 
-impl Namespace {
+    /// Whether the programs were away for some time between two moments.
+    fn was_away(&self, from: Instant, to: Instant) -> bool {
+        let mut gaps = self.gaps.iter();
+        gaps.any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
+    }
+
     /// Without room for another one, what was between the two oldest counts as unseen, too.
     fn join_gaps(&mut self) {
         if self.gaps.len() > GAPS
@@ -251,11 +251,9 @@ impl Namespaces {
 
     /// Whether the programs were away from a namespace for some time between two moments.
     pub(crate) fn was_away(&self, netns: NetnsCookie, from: Instant, to: Instant) -> bool {
-        self.held.get(&netns).is_some_and(|held| {
-            held.gaps
-                .iter()
-                .any(|(gap_from, gap_to)| *gap_from <= to && *gap_to >= from)
-        })
+        self.held
+            .get(&netns)
+            .is_some_and(|held| held.was_away(from, to))
     }
 
     /// Why not every packet in a namespace was seen between two moments.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use polproof_policy::model::{Pod, Service, ServicePort};
 use polproof_policy::{
-    Backend, Endpoint, Expectation, Family, IpOwner, Query, Snapshot, UnknownReason,
+    Backend, Endpoint, Expectation, Family, IpOwner, Protocol, Query, Snapshot, UnknownReason,
 };
 
 use crate::expectation::{Call, Denial, Tuple, denied, isolating};
@@ -24,11 +24,32 @@ pub(crate) fn at<'s>(
     here: &Here,
     tuple: &Tuple,
 ) -> Option<(&'s Arc<Service>, &'s ServicePort)> {
-    let found = snapshot.service_at(tuple.peer, tuple.protocol, tuple.port);
-    found.or_else(|| {
-        let node = here.has(tuple.peer) || matches!(snapshot.owner(tuple.peer), IpOwner::Node(_));
-        node.then(|| snapshot.service_at_node_port(tuple.protocol, tuple.port))?
+    let Tuple {
+        peer,
+        protocol,
+        port,
+        ..
+    } = *tuple;
+    forwarded(snapshot, peer, protocol, port, |ip| {
+        here.has(ip) || is_node(snapshot, ip)
     })
+}
+
+/// The Service that forwards this address and port; `node` says whether an address is a node's, which forwards node ports.
+pub(crate) fn forwarded(
+    snapshot: &Snapshot,
+    ip: IpAddr,
+    protocol: Protocol,
+    port: u16,
+    node: impl FnOnce(IpAddr) -> bool,
+) -> Option<(&Arc<Service>, &ServicePort)> {
+    let found = snapshot.service_at(ip, protocol, port);
+    found.or_else(|| node(ip).then(|| snapshot.service_at_node_port(protocol, port))?)
+}
+
+/// Whether the cluster says that an address is a node's.
+pub(crate) fn is_node(snapshot: &Snapshot, ip: IpAddr) -> bool {
+    matches!(snapshot.owner(ip), IpOwner::Node(_))
 }
 
 /// An end behind a Service.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use polproof_policy::model::Labels;
 use polproof_policy::{Snapshot, Uid};
 
 use crate::expectation::Peer;
@@ -41,18 +42,16 @@ fn was_another(before: &Snapshot, after: &Snapshot, uid: &Uid) -> bool {
     let (Some(was), Some(is)) = (before.pod(uid), after.pod(uid)) else {
         return false;
     };
-    is_made_anew(was, is)
-        || was.labels != is.labels
-        || was_another_namespace(before, after, &is.id.namespace)
+    was_other(was, is, |pod| &pod.labels) || was_another_namespace(before, after, &is.id.namespace)
 }
 
 fn was_another_namespace(before: &Snapshot, after: &Snapshot, name: &str) -> bool {
     match (before.namespace(name), after.namespace(name)) {
-        (Some(was), Some(is)) => is_made_anew(was, is) || was.labels != is.labels,
+        (Some(was), Some(is)) => was_other(was, is, |namespace| &namespace.labels),
         _ => false,
     }
 }
 
-fn is_made_anew<T: PartialEq>(was: &Arc<T>, is: &Arc<T>) -> bool {
-    !Arc::ptr_eq(was, is) && was == is
+fn was_other<T: PartialEq>(was: &Arc<T>, is: &Arc<T>, labels: impl Fn(&T) -> &Labels) -> bool {
+    !Arc::ptr_eq(was, is) && (was == is || labels(was) != labels(is))
 }

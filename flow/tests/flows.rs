@@ -15,7 +15,7 @@ use polproof_flow::finding::{
     Answer, End, FindingKind, InconclusiveReason as Reason, RecoveryCause,
 };
 use polproof_flow::netns::{NetnsEvent, OpenSocket};
-use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
+use polproof_flow::record::NetnsCookie;
 use polproof_policy::model::{EndpointSlice, Service, ServicePort, SliceEndpoint, TargetPort};
 use polproof_policy::{Object, Protocol, State, Uid};
 use world::pair::*;
@@ -163,18 +163,6 @@ fn one_that_began_under_the_policy_is_no_survivor() {
     assert_eq!(key.kind, FindingKind::Unenforced);
 }
 
-fn datagram(from: At, at: f64) -> Record {
-    Record {
-        at: on(B, at),
-        netns: NetnsCookie(SERVER.2),
-        crossing: Crossing::In,
-        protocol: Protocol::Udp,
-        source: SocketAddr::new(ip(from.1), 40_000),
-        destination: SocketAddr::new(ip(SERVER.1), 53),
-        event: Event::Datagram,
-    }
-}
-
 #[test]
 fn a_udp_flow_that_goes_on_after_a_policy_came() {
     let mut state = two_nodes();
@@ -182,20 +170,21 @@ fn a_udp_flow_that_goes_on_after_a_policy_came() {
     let mut nodes = Nodes::new(&state);
     // What was there at the start may be older.
     nodes.run(300.0);
-    nodes.record(B, datagram(CLIENT, 300.0));
+    let began = on(B, nodes.now);
+    nodes.datagram(CLIENT, SERVER, &[SERVER]);
     nodes.run(310.0);
     apply_policy(&mut state, guard(1));
     nodes.view(&state, 310.0);
     for n in 1..5 {
         let at = 300.0 + 31.0 * f64::from(n);
         nodes.run(at);
-        nodes.record(B, datagram(CLIENT, at));
+        nodes.datagram(CLIENT, SERVER, &[SERVER]);
     }
     nodes.run(460.0);
     let (key, sum) = nodes.books[B].only();
     assert_eq!(key.kind, FindingKind::Survivor);
     assert_eq!((sum.observed, sum.settled), (1, 1));
-    assert_eq!(sum.first, on(B, 300.0));
+    assert_eq!(sum.first, began);
     nodes.run(800.0);
     let (_, sum) = nodes.books[B].only();
     assert_eq!(sum.recovered[0].cause, RecoveryCause::Closed);

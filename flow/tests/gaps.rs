@@ -8,17 +8,12 @@
 
 mod world;
 
-use std::net::SocketAddr;
-
 use polproof_flow::Settings;
 use polproof_flow::finding::{FindingKind, InconclusiveReason as Reason};
 use polproof_flow::netns::{Hook, NetnsEvent};
-use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
-use polproof_policy::Protocol;
+use polproof_flow::record::NetnsCookie;
 use world::pair::*;
-use world::{
-    SECOND, SERVER_NETNS, attempt, cluster, counts, feed, inconclusive, ip, judge, seconds,
-};
+use world::{SECOND, SERVER_NETNS, attempt, cluster, counts, feed, inconclusive, judge, seconds};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -115,19 +110,6 @@ fn datagrams_that_were_left_out_say_nothing_of_connections() {
     }
 }
 
-fn datagram(nodes: &mut Nodes) {
-    let record = Record {
-        at: on(B, nodes.now),
-        netns: NetnsCookie(SERVER.2),
-        crossing: Crossing::In,
-        protocol: Protocol::Udp,
-        source: SocketAddr::new(ip(CLIENT.1), 40_000),
-        destination: SocketAddr::new(ip(SERVER.1), 53),
-        event: Event::Datagram,
-    };
-    nodes.record(B, record);
-}
-
 /// Datagrams are recorded again after a second.
 fn brief() -> Settings {
     Settings {
@@ -144,7 +126,7 @@ fn how_soon_datagrams_are_judged_follows_from_how_often_they_are_recorded() {
         // In a node without its neighbour, who would deny to have sent it.
         nodes.reachable = [false, false];
         nodes.run(40.0);
-        datagram(&mut nodes);
+        nodes.datagram(CLIENT, SERVER, &[SERVER]);
         nodes.run(60.0);
         assert_eq!(nodes.books[B].of(FindingKind::Unenforced).len(), found);
         if found == 0 {
@@ -163,7 +145,7 @@ fn a_loss_before_a_datagram_that_is_told_late_leaves_it_open() {
         let mut nodes = Nodes::with(&two_nodes(), brief());
         nodes.reachable = [false, false];
         nodes.run(40.0);
-        datagram(&mut nodes);
+        nodes.datagram(CLIENT, SERVER, &[SERVER]);
         // It is announced, and nobody has answered yet.
         nodes.run(41.0);
         if let Some((from, to)) = lost {

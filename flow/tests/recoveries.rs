@@ -219,24 +219,11 @@ fn a_control_from_an_address_that_has_moved_is_none() {
 
 #[test]
 fn flows_that_could_not_be_seen_have_not_ended() {
-    use polproof_flow::record::{Crossing, Event, Record};
     let mut state = two_nodes();
     world::delete_policy(&mut state);
     let mut nodes = Nodes::new(&state);
-    let datagram = |nodes: &mut Nodes| {
-        let record = Record {
-            at: on(B, nodes.now),
-            netns: NetnsCookie(SERVER.2),
-            crossing: Crossing::In,
-            protocol: Protocol::Udp,
-            source: SocketAddr::new(ip(FRIEND.1), 40_000),
-            destination: SocketAddr::new(ip(SERVER.1), 53),
-            event: Event::Datagram,
-        };
-        nodes.record(B, record);
-    };
     nodes.run(300.0);
-    datagram(&mut nodes);
+    nodes.datagram(FRIEND, SERVER, &[SERVER]);
     nodes.run(305.0);
     let mut policy = guard(1);
     policy.ingress.clear();
@@ -244,7 +231,7 @@ fn flows_that_could_not_be_seen_have_not_ended() {
     nodes.view(&state, nodes.now);
     for at in [340.0, 370.0] {
         nodes.run(at);
-        datagram(&mut nodes);
+        nodes.datagram(FRIEND, SERVER, &[SERVER]);
     }
     nodes.run(390.0);
     assert_eq!(nodes.books[B].of(FindingKind::Survivor).len(), 1);

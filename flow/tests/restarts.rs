@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use polproof_flow::finding::{FindingKind, InconclusiveReason as Reason};
 use polproof_flow::netns::{Hook, NetnsEvent, OpenSocket};
-use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
+use polproof_flow::record::NetnsCookie;
 use polproof_policy::{Protocol, State};
 use world::pair::*;
 use world::{apply_policy, delete_policy, guard, ip};
@@ -92,19 +92,6 @@ fn list(nodes: &mut Nodes) {
     });
 }
 
-fn datagram(nodes: &mut Nodes) {
-    let record = Record {
-        at: on(B, nodes.now),
-        netns: NetnsCookie(SERVER.2),
-        crossing: Crossing::In,
-        protocol: Protocol::Udp,
-        source: SocketAddr::new(ip(CLIENT.1), 40_000),
-        destination: SocketAddr::new(ip(SERVER.1), 53),
-        event: Event::Datagram,
-    };
-    nodes.record(B, record);
-}
-
 #[test]
 fn a_connection_that_survives_is_told_of_once() {
     let mut state: State = two_nodes();
@@ -113,14 +100,14 @@ fn a_connection_that_survives_is_told_of_once() {
     for at in [300.0, 330.0] {
         nodes.run(at);
         list(&mut nodes);
-        datagram(&mut nodes);
+        nodes.datagram(CLIENT, SERVER, &[SERVER]);
     }
     apply_policy(&mut state, guard(1));
     nodes.view(&state, 330.5);
     for at in [370.0, 400.0, 430.0, 460.0, 490.0, 520.0] {
         nodes.run(at);
         list(&mut nodes);
-        datagram(&mut nodes);
+        nodes.datagram(CLIENT, SERVER, &[SERVER]);
         if at == 430.0 {
             nodes.run(445.0);
             nodes.restart_at(B, &state, 330.5);

@@ -13,29 +13,13 @@ use std::net::SocketAddr;
 
 use polproof_flow::finding::{FindingKind, InconclusiveReason as Reason};
 use polproof_flow::netns::{Hook, InPod, NetnsEvent};
-use polproof_flow::record::{Crossing, Event, NetnsCookie, Record};
+use polproof_flow::record::NetnsCookie;
 use polproof_policy::Protocol;
 use world::pair::*;
 use world::{apply_policy, delete_policy, guard, ip};
 
 const A: usize = 0;
 const B: usize = 1;
-
-/// From the client to the server's port 53, as the server sees it.
-fn datagram(nodes: &mut Nodes) {
-    for (at, node, crossing) in [(CLIENT, A, Crossing::Out), (SERVER, B, Crossing::In)] {
-        let record = Record {
-            at: on(node, nodes.now),
-            netns: NetnsCookie(at.2),
-            crossing,
-            protocol: Protocol::Udp,
-            source: SocketAddr::new(ip(CLIENT.1), 40_000),
-            destination: SocketAddr::new(ip(SERVER.1), 53),
-            event: Event::Datagram,
-        };
-        nodes.record(node, record);
-    }
-}
 
 /// The policy comes at 420 s, and the datagram at 480 s belongs to a flow that may have begun before it, unless it is `held` to be new.
 fn a_flow(unseen: impl FnOnce(&mut Nodes)) -> Nodes {
@@ -48,7 +32,7 @@ fn a_flow(unseen: impl FnOnce(&mut Nodes)) -> Nodes {
     nodes.run(440.0);
     unseen(&mut nodes);
     nodes.run(480.0);
-    datagram(&mut nodes);
+    nodes.datagram(CLIENT, SERVER, &[CLIENT, SERVER]);
     nodes.run(510.0);
     nodes
 }
@@ -250,16 +234,7 @@ fn a_flow_that_began_before_anybody_could_tell_is_no_survivor() {
     // Within the grace time of the policy's second edition, which denies like the first one.
     for at in [260.0, 290.0, 320.0] {
         nodes.run(at);
-        let record = Record {
-            at: on(B, nodes.now),
-            netns: NetnsCookie(fresh.2),
-            crossing: Crossing::In,
-            protocol: Protocol::Udp,
-            source: SocketAddr::new(ip(CLIENT.1), 40_000),
-            destination: SocketAddr::new(ip(fresh.1), 53),
-            event: Event::Datagram,
-        };
-        nodes.record(B, record);
+        nodes.datagram(CLIENT, fresh, &[fresh]);
     }
     nodes.run(350.0);
     assert!(nodes.books[B].of(FindingKind::Survivor).is_empty());

@@ -139,6 +139,8 @@ impl Failures {
             Some((_, until)) if Instant::now() >= *until => self.end(lab),
             None if Instant::now() >= self.next => {
                 let event = match self.random.below(3) {
+                    // With the first one everything is open, so that there is something to find.
+                    _ if self.times.is_empty() => Event::Upgraded(FAILURE),
                     0 => Event::Upgraded(FAILURE),
                     1 => Event::Died(None),
                     _ => Event::Died(Some(format!("node-{}", 1 + self.random.below(2)))),

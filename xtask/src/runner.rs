@@ -1,5 +1,6 @@
 //! Running one test binary: its output goes through unchanged, and what it says is counted.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,8 @@ use serde::Deserialize;
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// How long a binary that hangs may take to clean up after SIGTERM.
 const LAST_WORDS: Duration = Duration::from_secs(15);
+/// How many lines of what failed are said again at the end of the whole run.
+const REPEATED: usize = 60;
 
 /// A built test binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +41,21 @@ pub(crate) struct Outcome {
     pub(crate) ignored: Vec<(String, String)>,
     /// Whether a closing line was seen.
     pub(crate) closed: bool,
+    /// The last lines of what the failed tests said.
+    pub(crate) said: VecDeque<String>,
 }
 
 impl Outcome {
     /// Reads one line of a runner (libtest's or libtest-mimic's).
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim_end();
+        // Both runners close with what the failed tests said, from this line on.
+        if line == "failures:" || !self.said.is_empty() {
+            if self.said.len() >= REPEATED {
+                self.said.pop_front();
+            }
+            self.said.push_back(line.to_owned());
+        }
         if let Some(rest) = line.strip_prefix("test result: ") {
             self.closed = true;
             self.passed += count(rest, " passed").unwrap_or(0);
@@ -70,6 +82,7 @@ impl Outcome {
         self.failed.extend(other.failed);
         self.ignored.extend(other.ignored);
         self.closed |= other.closed;
+        self.said.extend(other.said);
     }
 }
 
@@ -156,7 +169,9 @@ fn read_through(mut from: impl Read, mut out: impl Write) -> Outcome {
             }
         }
     }
-    outcome.read(&String::from_utf8_lossy(&line));
+    if !line.is_empty() {
+        outcome.read(&String::from_utf8_lossy(&line));
+    }
     outcome
 }
 
@@ -235,6 +250,20 @@ mod tests {
             [("[lab] much_longer".to_owned(), "no BPF object".to_owned())]
         );
         assert!(outcome.closed);
+    }
+
+    #[test]
+    fn the_last_words_of_failed_tests_are_kept_and_bounded() {
+        let quiet = "running 1 test\ntest a ... ok\n\ntest result: ok. 1 passed; 0 failed\n";
+        assert_eq!(read(quiet).said.len(), 0);
+        let long = "a line\n".repeat(2 * REPEATED);
+        let loud = format!(
+            "test d ... FAILED\n\nfailures:\n\n---- d stdout ----\n{long}panicked at x\n\nfailures:\n    d\n"
+        );
+        let said = read(&loud).said;
+        assert_eq!(said.len(), REPEATED);
+        assert!(said.contains(&"panicked at x".to_owned()), "{said:?}");
+        assert_eq!(said.back().unwrap(), "    d");
     }
 
     #[test]

@@ -33,6 +33,21 @@ impl Link {
     }
 }
 
+/// The system call; what it returns if it did not fail.
+///
+/// # Safety
+///
+/// `attributes` has the layout that the command wants, and what it points to outlives the call and is as large as it says.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the caller answers for the structure, of which the kernel uses no more than its size.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
 /// The link that is pinned at a path.
 pub(super) fn pinned(path: &Path) -> io::Result<Link> {
     #[repr(C)]
@@ -59,37 +74,24 @@ pub(super) fn pinned(path: &Path) -> io::Result<Link> {
         attach: u32,
     }
     let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let get = Get {
+    let mut get = Get {
         path: name.as_ptr() as u64,
         fd: 0,
         flags: 0,
     };
     // SAFETY: the structure is that of the command and its path ends in a zero byte and outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of::<Get>()) };
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut get) }?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
     // SAFETY: the kernel has just made this descriptor for us.
     let link = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = LinkInfo::default();
-    let ask = Ask {
+    let mut ask = Ask {
         fd: link.as_raw_fd().cast_unsigned(),
         length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
         info: &raw mut info as u64,
     };
     // SAFETY: the kernel writes at most `length` bytes to `info`, which is that large.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET_INFO_BY_FD,
-            &raw const ask,
-            size_of::<Ask>(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask) }?;
     Ok(Link {
         id: info.id,
         interface: info.interface,
@@ -129,21 +131,11 @@ pub(super) fn on(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
     };
     // SAFETY: the structure is the command's, and the kernel writes at most `count` numbers to each of the two arrays, which are
     // that long and outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_QUERY,
-            &raw mut query,
-            size_of::<Query>(),
-        )
-    };
-    if result != 0 {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            // Nothing was ever there.
-            Some(libc::ENOENT) => Ok(Vec::new()),
-            _ => Err(error),
-        };
+    match unsafe { bpf(BPF_PROG_QUERY, &mut query) } {
+        Ok(_) => {}
+        // Nothing was ever there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     }
     let count = usize::try_from(query.count).unwrap_or(ON_ONE_HOOK);
     // A program without a link has 0 here.

@@ -1,6 +1,7 @@
 //! What is left of before a restart.
 //!
-//! Under way were attempts that left a pod, and were judged but for the word of the witness at the other end. Whoever was to hear that word is gone, so it is asked for again, while the other one may still remember.
+//! Under way were attempts that left a pod, and were judged but for the word of the witness at the other end. Whoever was to hear that
+//! word is gone, so it is asked for again, while the other one may still remember.
 //!
 //! All that is counted of such an attempt alone was counted before. What comes of the other witness's word is counted when it is
 //! heard, and with the same commit the attempt is under way no more: so once, whenever the agent is killed.
@@ -10,10 +11,10 @@
 
 use std::sync::Arc;
 
-use polproof_policy::{Protocol, Uid};
+use polproof_policy::Protocol;
 
-use crate::attempt::{Attempt, AttemptKey, Outcome, Side, Signal, read};
-use crate::expectation::{Call, Tuple};
+use crate::attempt::{Attempt, Outcome, Signal, read};
+use crate::expectation::Call;
 use crate::finding::{FindingDelta, InconclusiveReason};
 use crate::namespaces::Witness;
 use crate::record::{Instant, Record};
@@ -21,43 +22,8 @@ use crate::restored::{Restored, asked, asked_marker};
 use crate::survivor::Connection;
 
 use super::Judge;
-use super::departures::{Departed, Meant};
+use super::departures::{Departed, Meant, left};
 use super::witnesses::Purpose;
-
-impl Departed {
-    pub(super) fn new(
-        attempt: &Attempt,
-        outcome: Outcome,
-        meant: Meant,
-        uid: Uid,
-        tuple: Tuple,
-    ) -> Self {
-        Self {
-            attempt: *attempt,
-            outcome,
-            meant,
-            uid,
-            tuple,
-            ends: Vec::new(),
-            service: false,
-            again: false,
-        }
-    }
-}
-
-/// An attempt as it left.
-pub(super) fn left(key: &AttemptKey) -> Tuple {
-    Tuple {
-        side: Side::Source,
-        netns: key.netns,
-        protocol: key.protocol,
-        own: key.client.ip(),
-        peer: key.server.ip(),
-        port: key.server.port(),
-        who: None,
-        seen_as: None,
-    }
-}
 
 impl Judge {
     /// Takes over what is left of before a restart. Call it first, then feed the records after the position of

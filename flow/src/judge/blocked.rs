@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use polproof_policy::{IpOwner, Uid};
+use polproof_policy::Uid;
 
 use crate::attempt::Side;
 use crate::control::{Doubt, Enough, Failed, shows_the_way};
@@ -165,7 +165,7 @@ impl Judge {
             || self
                 .history
                 .newest()
-                .is_some_and(|newest| matches!(newest.owner(ip), IpOwner::Node(_)))
+                .is_some_and(|newest| services::is_node(newest, ip))
     }
 }
 

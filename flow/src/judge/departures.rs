@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use polproof_policy::{IpOwner, Protocol, Snapshot, Uid};
 
-use crate::attempt::{Attempt, Outcome, Phase, Side};
+use crate::attempt::{Attempt, AttemptKey, Outcome, Phase, Side};
 use crate::control::shows_the_way;
 use crate::expectation::{Call, Tuple};
 use crate::finding::{FindingKind, InconclusiveReason};
@@ -19,7 +19,6 @@ use crate::recovery::Pair;
 use crate::services::{self, Behind};
 use crate::witness::{Question, Testimony};
 
-use super::again::left;
 use super::blocked::{WORKED, doubt};
 use super::witnesses::Purpose;
 use super::{Asked, Judge};
@@ -54,6 +53,41 @@ pub(super) struct Departed {
     pub(super) service: bool,
     /// It left before a restart: what was lost at that time nobody knows any more.
     pub(super) again: bool,
+}
+
+impl Departed {
+    pub(super) fn new(
+        attempt: &Attempt,
+        outcome: Outcome,
+        meant: Meant,
+        uid: Uid,
+        tuple: Tuple,
+    ) -> Self {
+        Self {
+            attempt: *attempt,
+            outcome,
+            meant,
+            uid,
+            tuple,
+            ends: Vec::new(),
+            service: false,
+            again: false,
+        }
+    }
+}
+
+/// An attempt as it left.
+pub(super) fn left(key: &AttemptKey) -> Tuple {
+    Tuple {
+        side: Side::Source,
+        netns: key.netns,
+        protocol: key.protocol,
+        own: key.client.ip(),
+        peer: key.server.ip(),
+        port: key.server.port(),
+        who: None,
+        seen_as: None,
+    }
 }
 
 impl Judge {

@@ -218,12 +218,11 @@ fn meant(view: &Snapshot, question: &Question) -> Option<(Uid, u16)> {
     if view.pod(pod)?.ips.contains(&ip.to_canonical()) {
         return Some((pod.clone(), port));
     }
-    let service = view.service_at(ip, question.protocol, port);
-    let service = service.or_else(|| {
-        matches!(view.owner(ip), IpOwner::Node(_))
-            .then(|| view.service_at_node_port(question.protocol, port))?
+    // What the asker's node has of its own is not known here.
+    let forwarded = services::forwarded(view, ip, question.protocol, port, |ip| {
+        services::is_node(view, ip)
     });
-    let (service, entry) = service?;
+    let (service, entry) = forwarded?;
     let ends = services::behind(view, question.client.ip(), service, entry)?;
     match ends.as_slice() {
         [end] if end.pod.uid == *pod => Some((pod.clone(), end.port)),

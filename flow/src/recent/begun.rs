@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use polproof_policy::Protocol;
 
-use super::{ENDS, Recent, WALK, by_ends};
+use super::Recent;
 use crate::record::{Instant, NetnsCookie};
 
 impl Recent {
@@ -16,16 +16,8 @@ impl Recent {
         client: SocketAddr,
         server: SocketAddr,
     ) -> Option<Instant> {
-        let chain = by_ends(netns, protocol, client, server);
-        self.walk(ENDS, self.head(ENDS, &chain))
-            .take(WALK)
-            .find(|entry| {
-                entry.netns == netns
-                    && entry.protocol == protocol
-                    && entry.client() == client
-                    && entry.server() == server
-                    && !entry.goes_on
-            })
+        self.with_ends(netns, protocol, client, server)
+            .find(|entry| !entry.goes_on)
             .map(|entry| entry.first)
     }
 }

@@ -254,12 +254,23 @@ impl Recent {
         client: SocketAddr,
         server: SocketAddr,
     ) -> impl Iterator<Item = Remembered> {
+        self.with_ends(netns, protocol, client, server)
+            .filter(move |_| protocol != Protocol::Udp)
+    }
+
+    /// Attempts between these two ends, the latest first.
+    pub(super) fn with_ends(
+        &self,
+        netns: NetnsCookie,
+        protocol: Protocol,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> impl Iterator<Item = Remembered> {
         let chain = by_ends(netns, protocol, client, server);
         self.walk(ENDS, self.head(ENDS, &chain))
             .take(WALK)
             .filter(move |entry| {
-                protocol != Protocol::Udp
-                    && entry.netns == netns
+                entry.netns == netns
                     && entry.protocol == protocol
                     && entry.client() == client
                     && entry.server() == server

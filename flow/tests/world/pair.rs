@@ -1,6 +1,7 @@
 //! Two nodes with clocks of their own, a network between their pods, and somebody who carries questions.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use polproof_flow::finding::{
@@ -8,11 +9,11 @@ use polproof_flow::finding::{
     Report,
 };
 use polproof_flow::netns::{Hook, InPod, NetnsEvent};
-use polproof_flow::record::{Instant, NetnsCookie, Record};
+use polproof_flow::record::{Crossing, Event, Instant, NetnsCookie, Record};
 use polproof_flow::witness::{Gap, Question, Testimony, Whom};
 use polproof_flow::{Here, Judge, Restored, Settings};
 use polproof_policy::model::{Namespace, Pod};
-use polproof_policy::{NamespacedName, Object, State, Uid};
+use polproof_policy::{NamespacedName, Object, Protocol, State, Uid};
 
 use super::{SECOND, guard, ip, node, seconds};
 
@@ -275,6 +276,26 @@ impl Nodes {
 
     pub fn record(&mut self, node: usize, record: Record) {
         self.judges[node].on_record(record);
+    }
+
+    /// A datagram to port 53, as each of these witnesses, one end or both, sees it now.
+    pub fn datagram(&mut self, from: At, to: At, witnesses: &[At]) {
+        for witness in witnesses {
+            let record = Record {
+                at: on(witness.0, self.now),
+                netns: NetnsCookie(witness.2),
+                crossing: if *witness == from {
+                    Crossing::Out
+                } else {
+                    Crossing::In
+                },
+                protocol: Protocol::Udp,
+                source: SocketAddr::new(ip(from.1), 40_000),
+                destination: SocketAddr::new(ip(to.1), 53),
+                event: Event::Datagram,
+            };
+            self.record(witness.0, record);
+        }
     }
 
     /// Goes on until then, in steps of 100 ms.
