@@ -2,7 +2,8 @@
 //!
 //! The documentation of NetworkPolicy requires that a pod is isolated before its containers start. Its packets may well come
 //! before the cluster's view of it: then it is judged by the first view that knows it, if the policies which deny there,
-//! and the labels that decide, had been there unchanged for the grace time.
+//! and the labels that decide, had been there unchanged for the grace time, and if the other address was nobody else's in any view
+//! that did not know the pod yet: views that come late tell of many changes at once.
 //!
 //! An enforcer that only lags behind new pods closes in the end. So what gets through is a gap at the start for as long as a
 //! change of policy would be called late, and after that no enforcement at all. A pod that was known before it was
@@ -11,7 +12,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use polproof_policy::{Snapshot, Uid};
+use polproof_policy::{IpOwner, Snapshot, Uid};
 
 use crate::expectation::{Call, Denial, Judgement, Peer, Tuple, judge};
 use crate::finding::End;
@@ -80,6 +81,10 @@ impl History {
         let known = self.views.get(start + unknown)?;
         let mut policies = denial.policies.clone();
         for view in self.views.iter().skip(start).take(unknown) {
+            // Whoever had the other address then may have made the attempt, or been meant by it.
+            if tuple.who.is_none() && is_anothers(&view.snapshot, tuple.peer, &peer) {
+                return None;
+            }
             policies.retain(|(_, policy)| policy.is_held_by(&view.snapshot));
             let other = match &peer {
                 Peer::Pod(uid) => Some(uid),
@@ -133,6 +138,16 @@ impl History {
                 .policies
                 .iter()
                 .any(|(_, policy)| policy.is_held_by(before))
+    }
+}
+
+/// Whether an address was somebody else's than this one's.
+fn is_anothers(view: &Snapshot, ip: IpAddr, peer: &Peer) -> bool {
+    match view.owner(ip) {
+        IpOwner::Pod(pod) => *peer != Peer::Pod(pod.uid.clone()),
+        IpOwner::Node(name) => *peer != Peer::Node(name),
+        IpOwner::Ambiguous => true,
+        IpOwner::Nobody | IpOwner::UnknownInPodCidr | IpOwner::Service(_) => false,
     }
 }
 

@@ -297,6 +297,32 @@ fn an_address_that_changes_hands_within_a_second_names_the_right_pod() {
 }
 
 #[test]
+fn an_address_that_changes_hands_in_the_view_that_tells_of_a_new_pod_accuses_nobody() {
+    // The friend, who may, connects to a new pod, and goes. One view tells of both, and of the heir of its address, who may not.
+    for reachable in [true, false] {
+        let mut state = two_nodes();
+        let mut nodes = Nodes::new(&state);
+        nodes.reachable[0] = reachable;
+        nodes.run(99.9);
+        nodes.attach(FRESH, 99.9);
+        nodes.run(100.0);
+        nodes.attempt(FRIEND, FRESH, 80, Fate::Accepted);
+        nodes.run(101.0);
+        nodes.identify(FRESH, "new");
+        let mut pod = a_pod("new", "new", FRESH);
+        pod.labels.insert("app".into(), "server".into());
+        apply_pod(&mut state, pod);
+        delete_pod(&mut state, a_pod("friend", "friend", FRIEND));
+        apply_pod(&mut state, a_pod("heir", "heir", FRIEND));
+        nodes.view(&state, 101.0);
+        nodes.run(150.0);
+        assert!(nodes.books[B].findings.is_empty(), "{:#?}", nodes.books[B]);
+        let reasons = nodes.books[B].reasons();
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+    }
+}
+
+#[test]
 fn a_packet_of_the_pod_before_accuses_the_pod_before() {
     // The old owner of the address sends; the view is told of the change a moment earlier than it happened.
     let mut state = two_nodes();
