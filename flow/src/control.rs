@@ -16,6 +16,9 @@ const ATTEMPTS: usize = 3;
 const WINDOW: u64 = 60 * Instant::SECOND;
 /// Two of them at least so far apart.
 const APART: u64 = Instant::SECOND;
+/// So often it must have failed with something else getting through in between: a network that is away for a while, and again, blocks
+/// nobody in particular.
+const TIMES: usize = 3;
 /// How near in time to an attempt that failed though it was allowed something else must have got through: a network that was away for
 /// a while blocks nobody in particular.
 const SAME: u64 = 2 * Instant::SECOND;
@@ -57,10 +60,27 @@ pub(crate) struct Failed {
 pub(crate) enum Enough {
     /// They are too few.
     TooFew,
-    /// What got through did so before the first or after the last of them only: the way may have been cut in between.
+    /// What got through did so too seldom between them: the way may have been cut meanwhile.
     Uncontrolled,
     /// These are to be counted.
     Count(Vec<Sample>),
+}
+
+/// How often it failed between one time that something else got through and the next.
+fn times_failed(all: &[&Failed]) -> usize {
+    let mut events: Vec<(Instant, bool)> = all
+        .iter()
+        .flat_map(|failed| {
+            [
+                (failed.sample.syn.at, true),
+                (failed.last, true),
+                (failed.control, false),
+            ]
+        })
+        .collect();
+    events.sort_unstable();
+    events.dedup_by_key(|(_, failed)| *failed);
+    events.iter().filter(|(_, failed)| *failed).count()
 }
 
 /// Attempts that failed though they were allowed, by connection.
@@ -112,15 +132,12 @@ impl Doubts {
         if held.failed.len() < ATTEMPTS || last.since(first) < APART {
             return Enough::TooFew;
         }
-        let over = held.failed.iter().map(|failed| failed.last).max();
-        let over = over.unwrap_or(last);
-        let between = |failed: &Failed| (first..=over).contains(&failed.control);
         let beside = |failed: &&Failed| {
             let from = failed.sample.syn.at.minus(SAME);
             (from..=failed.last.plus(SAME)).contains(&failed.control)
         };
-        if !held.failed.iter().any(between) || held.failed.iter().filter(beside).count() < ATTEMPTS
-        {
+        let beside: Vec<&Failed> = held.failed.iter().filter(beside).collect();
+        if beside.len() < ATTEMPTS || times_failed(&beside) < TIMES {
             return Enough::Uncontrolled;
         }
         held.certain = true;
@@ -181,7 +198,7 @@ mod tests {
         Failed {
             sample,
             last: sample.syn.at,
-            control: sample.syn.at,
+            control: sample.syn.at.plus(1),
         }
     }
 
@@ -237,8 +254,28 @@ mod tests {
         assert_eq!(add(2_000, 900), Enough::TooFew);
         assert_eq!(add(3_000, 900), Enough::Uncontrolled);
         assert_eq!(add(4_000, 7_000), Enough::Uncontrolled);
-        assert_eq!(count(add(5_000, 4_500)), 5);
-        assert_eq!(count(add(7_000, 900)), 1);
+        // Nor does it take more than two outages.
+        assert_eq!(add(5_000, 4_500), Enough::Uncontrolled);
+        assert_eq!(count(add(8_000, 7_000)), 6);
+        assert_eq!(count(add(9_000, 900)), 1);
+    }
+
+    #[test]
+    fn what_gets_through_while_an_attempt_repeats_itself_parts_it() {
+        let mut held = Doubts::new(4);
+        let mut add = |ms: u64, last: u64, control: u64| {
+            let at = |ms| Instant(ms * 1_000_000);
+            let failed = Failed {
+                last: at(last),
+                control: at(control),
+                ..failed(ms)
+            };
+            held.add(doubt(), failed)
+        };
+        assert_eq!(add(1_000, 4_000, 2_000), Enough::TooFew);
+        assert_eq!(add(1_500, 4_500, 2_000), Enough::TooFew);
+        assert_eq!(add(3_000, 3_000, 2_000), Enough::Uncontrolled);
+        assert_eq!(count(add(5_000, 6_000, 4_700)), 4);
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub struct Agents {
     next: u64,
     /// Who asked what of how many, by the number that they were asked under.
     asked: BTreeMap<u64, (usize, u64, usize, Vec<Testimony>)>,
-    pub restarts: u64,
+    /// Which node's agent was killed, when, and when it was back.
+    pub restarts: Vec<(usize, u64, u64)>,
 }
 
 impl Agents {
@@ -75,7 +76,7 @@ impl Agents {
             all,
             next: 1,
             asked: BTreeMap::new(),
-            restarts: 0,
+            restarts: Vec::new(),
         };
         for agent in &mut agents.all {
             agent.judge.on_collector(true);
@@ -180,7 +181,9 @@ impl Agents {
                 self.put(node, to + 100, span);
             }
             _ if self.all[node].down.is_none() => {
-                self.all[node].down = Some(now + dice.between(300, 4_000));
+                let back = now + dice.between(300, 4_000);
+                self.all[node].down = Some(back);
+                self.restarts.push((node, now, back));
             }
             _ => {}
         }
@@ -249,7 +252,6 @@ impl Agents {
 
     /// Killed after its last commit, and started anew.
     fn come_back(&mut self, town: &mut Town, node: usize, now: u64) {
-        self.restarts += 1;
         let at = self.clock(node, now);
         let agent = &mut self.all[node];
         agent.down = None;

@@ -456,6 +456,18 @@ impl Town {
             })
     }
 
+    /// Whether labels of two ends were others for a while between these times: who looks at their ends only does not see it.
+    pub fn relabelled(&self, from: u64, to: u64, ends: (usize, usize)) -> bool {
+        let first = self.log.partition_point(|(since, _)| *since <= from);
+        let labels: Vec<_> = self.log[first.saturating_sub(1)..]
+            .iter()
+            .take_while(|(since, _)| *since <= to)
+            .map(|(_, view)| self.labels_of(view, ends))
+            .collect();
+        let ends = [labels.first(), labels.last()];
+        labels.iter().any(|held| !ends.contains(&Some(held)))
+    }
+
     pub fn is_cut(&self, now: u64, ends: (usize, usize)) -> bool {
         let (a, b) = (self.bodies[ends.0].node, self.bodies[ends.1].node);
         self.plan.cuts.iter().any(|(one, other, from, to)| {
