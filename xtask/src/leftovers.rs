@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long things may take to go away after the last test: a namespace ends with its last process.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything of ours that outlives a test: mounts of the lab, pins in bpffs, devices on the host, and
 /// processes of what was built.
