@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use polproof_agent::observe::Observer;
@@ -184,7 +183,7 @@ fn traffic(pair: &Pair) -> Result<Vec<String>> {
                 Ok(netns.run(|| std::net::UdpSocket::bind(bind))??)
             };
             let receiver = socket(&pair.b, address)?;
-            receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
+            receiver.set_read_timeout(Some(world::DEADLINE))?;
             let sender = socket(&pair.a, if address == B4 { world::A4 } else { world::A6 })?;
             sender.send_to(&vec![9; size], receiver.local_addr()?)?;
             let mut buffer = vec![0; 20_000];
@@ -198,7 +197,7 @@ fn traffic(pair: &Pair) -> Result<Vec<String>> {
         let to = SocketAddr::new(to.parse()?, 9);
         let socket = pair.a.run(|| std::net::UdpSocket::bind(from))??;
         socket.connect(to)?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(world::DEADLINE))?;
         socket.send(b"x")?;
         let error = socket.recv(&mut [0; 1]).err().map(|error| error.kind());
         seen.push(format!("{to} unreachable {error:?}"));

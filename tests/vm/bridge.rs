@@ -75,6 +75,11 @@ impl Bridge {
 
     /// Connects from A to B.
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+        world::connect(&self.a, to)
+    }
+
+    /// The same where nothing will answer: a SYN, and a second one.
+    pub(crate) fn connect_in_vain(&self, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
         self.a
             .run(|| TcpStream::connect_timeout(&to, Duration::from_millis(1_200)))
     }
