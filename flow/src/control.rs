@@ -12,6 +12,8 @@ use crate::witness::Absence;
 
 /// Attempts that must have failed.
 const ATTEMPTS: usize = 3;
+/// Packets that they must have lost together: a bad network loses one of ten, and a client that gives up within a second sends one.
+const PACKETS: u32 = 6;
 /// Within this time.
 const WINDOW: u64 = 60 * Instant::SECOND;
 /// Two of them at least so far apart.
@@ -51,6 +53,8 @@ pub(crate) struct Failed {
     pub(crate) sample: Sample,
     /// Its last packet.
     pub(crate) last: Instant,
+    /// How many it had. One that was rejected was not lost, whatever their number.
+    pub(crate) packets: u32,
     /// When something else got through, near it.
     pub(crate) control: Instant,
 }
@@ -129,7 +133,8 @@ impl Doubts {
         let times = held.failed.iter().map(|failed| failed.sample.syn.at);
         let first = times.clone().min().unwrap_or(at);
         let last = times.max().unwrap_or(at);
-        if held.failed.len() < ATTEMPTS || last.since(first) < APART {
+        let packets: u32 = held.failed.iter().map(|failed| failed.packets).sum();
+        if held.failed.len() < ATTEMPTS || packets < PACKETS || last.since(first) < APART {
             return Enough::TooFew;
         }
         let beside = |failed: &&Failed| {
@@ -198,6 +203,7 @@ mod tests {
         Failed {
             sample,
             last: sample.syn.at,
+            packets: 2,
             control: sample.syn.at.plus(1),
         }
     }
@@ -235,6 +241,27 @@ mod tests {
         }
         held.dispel(&doubt());
         assert_eq!(held.add(doubt(), failed(2_000)), Enough::TooFew);
+    }
+
+    #[test]
+    fn clients_that_give_up_at_once_need_more_attempts() {
+        let mut held = Doubts::new(4);
+        let add = |ms: u64| {
+            let packets = 1;
+            count(held.add(
+                doubt(),
+                Failed {
+                    packets,
+                    ..failed(ms)
+                },
+            ))
+        };
+        let times = [0, 1_000, 2_000, 3_000, 4_000, 5_000];
+        assert_eq!(
+            times.map(add),
+            [0, 0, 0, 0, 0, 6],
+            "a network may lose five packets"
+        );
     }
 
     #[test]

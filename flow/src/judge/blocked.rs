@@ -19,6 +19,8 @@ use crate::witness::Testimony;
 use super::Judge;
 use super::departures::Departed;
 
+/// Packets that a rejection is worth: it says by itself that none was lost.
+const REJECTED: u32 = 2;
 /// How near in time a Service must have worked.
 pub(super) const WORKED: u64 = 60 * Instant::SECOND;
 
@@ -118,6 +120,10 @@ impl Judge {
         let failed = Failed {
             sample,
             last: attempt.last,
+            packets: match answer {
+                Answer::Rejected => REJECTED,
+                _ => u32::from(attempt.syns),
+            },
             control,
         };
         let failed = match self.doubts.add(doubt, failed) {

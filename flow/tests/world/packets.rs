@@ -73,6 +73,10 @@ impl Nodes {
         let Packet { at, tag } = packet;
         let syn = Event::Syn { isn: tag };
         self.record(from.0, make(at, Crossing::Out, client, server, syn));
+        if matches!(fate, Fate::Dropped | Fate::ReplyLost) {
+            // It repeats itself: sooner than a kernel does, so that the time does not matter.
+            self.record(from.0, make(at + 0.005, Crossing::Out, client, server, syn));
+        }
         let back = match fate {
             Fate::Accepted | Fate::Elsewhere => Event::SynAck {
                 acknowledgement: tag.wrapping_add(1),
