@@ -244,7 +244,7 @@ fn absence(
     let stands = |ip| knowledge.stands_for_others(ip);
     let mut any = false;
     let mut gap = None;
-    let mut control: Option<(u64, Control)> = None;
+    let mut control: Option<(Distance, Control)> = None;
     let whole = knowledge.namespaces(question.pod.as_ref(), from, to, &mut |netns| {
         any = true;
         gap = gap.or_else(|| knowledge.gap(netns, from, to));
@@ -264,14 +264,18 @@ fn absence(
     }
 }
 
-/// The nearest attempt that got through to the namespace on the same way: from where the asker is, in the same family, whose routes are
-/// others, and of the same transport, since some networks carry no SCTP.
+/// Whether a control was not soon after the beginning of an attempt, and how far from it.
+type Distance = (bool, u64);
+
+/// The first attempt that got through to the namespace soon after, so that it is known of two that failed whether any did between them;
+/// else the nearest. It came on the same way: from where the asker is, in the same family, whose routes are others, and of the same
+/// transport, since some networks carry no SCTP.
 fn nearest(
     question: &Question,
     netns: NetnsCookie,
     memory: &Recent,
     knowledge: &dyn Knowledge,
-    best: &mut Option<(u64, Control)>,
+    best: &mut Option<(Distance, Control)>,
 ) {
     let Some(asker) = &question.asker else {
         return;
@@ -279,7 +283,13 @@ fn nearest(
     let (from, to) = (question.first.minus(CONTROL), question.last.plus(CONTROL));
     for entry in memory.controls(netns, from, to) {
         let at = entry.first();
-        let distance = question.first.since(at).max(at.since(question.last));
+        let soon = (question.first..=question.last.plus(AFTER)).contains(&at);
+        let distance = if soon {
+            (false, at.since(question.first))
+        } else {
+            let apart = question.first.since(at).max(at.since(question.last));
+            (true, apart)
+        };
         if entry.is_like(question)
             && best.as_ref().is_none_or(|(held, _)| distance < *held)
             && knowledge.same_node(entry.client().ip(), asker, at)

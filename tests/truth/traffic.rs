@@ -84,12 +84,15 @@ impl Traffic {
     ) -> Result<(Instant, Instant)> {
         while self.rounds < ATTEMPTS {
             if self.rounds > 0 {
-                std::thread::sleep(INTERVAL);
+                std::thread::sleep(INTERVAL / 2);
                 taps.drain()?;
             }
             self.watch(lab, scene)?;
             self.start(lab, scene, cells)?;
             self.rounds += 1;
+            // Something has to get through between two attempts, and whether the first look came before them nobody knows.
+            std::thread::sleep(INTERVAL / 2);
+            self.watch(lab, scene)?;
         }
         let limit = PATIENCE + Duration::from_secs(60);
         for attempt in self.attempts {

@@ -27,6 +27,15 @@ fn the_control_is_the_nearest_from_the_askers_node() {
     assert_eq!(control(&attempts, &q), Some(at(57_000)));
     assert_eq!(control(&attempts[..1], &q), Some(at(50_100)));
     assert_eq!(control(&attempts[2..], &q), None);
+    // Before any that came sooner before it: the first of those soon after it.
+    let after = [
+        (other("10.2.0.9:6", 16), 59_900, Outcome::Accepted),
+        (other("10.2.0.9:7", 17), 61_500, Outcome::Accepted),
+        (other("10.2.0.9:8", 18), 60_900, Outcome::Accepted),
+    ];
+    assert_eq!(control(&after, &q), Some(at(60_900)));
+    assert_eq!(control(&after[..2], &q), Some(at(61_500)));
+    assert_eq!(control(&after[..1], &q), Some(at(59_900)));
     let nobody = Question { asker: None, ..q };
     assert_eq!(control(&attempts, &nobody), None);
 }
