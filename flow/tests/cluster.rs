@@ -46,6 +46,7 @@ fn plan(dice: &mut Dice, inert: bool) -> Plan {
             (one, (one + 1) % 3, from, from + dice.between(100, length))
         })
         .collect();
+    let weather = dice.often(70);
     Plan {
         end,
         lag: dice.of(&[0, 300, 5_000, 25_000]),
@@ -54,7 +55,8 @@ fn plan(dice: &mut Dice, inert: bool) -> Plan {
         // Those whom a policy selects at first.
         inert: inert.then(|| (dice.between(0, 60_000), dice.of(&[0, 5, 6]))),
         cuts,
-        weather: dice.often(70),
+        weather,
+        loss: if weather { dice.of(&[0, 0, 1, 5]) } else { 0 },
     }
 }
 
@@ -136,10 +138,14 @@ impl Run {
     }
 
     /// Whether the way was cut so soon after something had got through that this looks like enforcement: the witnesses look ten seconds far.
+    /// A single packet that was lost looks like it, too.
     fn may_be_cut(&self, key: &FindingKey, over: &Recovery) -> bool {
         let Some(ends) = self.ends(key) else {
             return false;
         };
+        if self.town.plan.loss > 0 {
+            return true;
+        }
         let at = self
             .agents
             .true_time(self.town.bodies[ends.1].node, over.at);
@@ -190,7 +196,12 @@ impl Run {
             );
         }
         let proofs: u64 = self.agents.books().map(|b| b.judged.denied_stopped).sum();
-        let stopped = self.wire.calls.iter().filter(|call| call.stopped).count() as u64;
+        let stopped = self
+            .wire
+            .calls
+            .iter()
+            .filter(|call| call.stopped || call.lost)
+            .count() as u64;
         assert!(proofs <= stopped, "seed {seed}: {proofs} of {stopped}");
     }
 

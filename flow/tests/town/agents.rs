@@ -167,7 +167,10 @@ impl Agents {
         let node = town.dice.between(0, 3) as usize;
         let dice = &mut town.dice;
         match dice.between(0, 4) {
-            0 => self.all[node].busy = now + dice.between(500, 3_000),
+            // Never for as long as the aftermath: what it is told then is told too late.
+            0 if self.all[node].busy + 1_000 < now => {
+                self.all[node].busy = now + dice.between(500, 3_000);
+            }
             1 => {
                 let agent = &mut self.all[node];
                 agent.connected = !agent.connected;

@@ -68,6 +68,8 @@ pub struct Plan {
     pub cuts: Vec<(usize, usize, u64, u64)>,
     /// What befalls the agents.
     pub weather: bool,
+    /// So many packets in a hundred never come from one node to another.
+    pub loss: u64,
 }
 
 /// A pod as it really is.
@@ -466,6 +468,11 @@ impl Town {
             .collect();
         let ends = [labels.first(), labels.last()];
         labels.iter().any(|held| !ends.contains(&Some(held)))
+    }
+
+    pub fn loses(&mut self, ends: (usize, usize)) -> bool {
+        let across = self.bodies[ends.0].node != self.bodies[ends.1].node;
+        across && self.plan.loss > 0 && self.dice.often(self.plan.loss)
     }
 
     pub fn is_cut(&self, now: u64, ends: (usize, usize)) -> bool {

@@ -32,6 +32,8 @@ pub struct Call {
     pub answered: bool,
     /// It died by the enforcer.
     pub stopped: bool,
+    /// A packet of it was lost.
+    pub lost: bool,
     over: bool,
 }
 
@@ -141,6 +143,7 @@ impl Wire {
             delivered: None,
             answered: false,
             stopped: false,
+            lost: false,
             over: false,
         });
         self.packets.push(Reverse((now, self.calls.len() - 1)));
@@ -196,6 +199,10 @@ impl Wire {
             self.packets.push(Reverse((next, n)));
         }
         if !lives(town, call.ends.1) || town.is_cut(at, call.ends) {
+            return;
+        }
+        if town.loses(call.ends) {
+            self.calls[n].lost = true;
             return;
         }
         let way = (call.protocol, call.server.port());
@@ -279,17 +286,21 @@ impl Wire {
                 &call,
                 event,
             );
-            self.cross(
-                town,
-                agents,
-                (at + 5, call.ends.0),
-                Crossing::In,
-                home,
-                &call,
-                event,
-            );
             call.answered = true;
-            call.over = true;
+            if town.loses(call.ends) {
+                call.lost = true;
+            } else {
+                self.cross(
+                    town,
+                    agents,
+                    (at + 5, call.ends.0),
+                    Crossing::In,
+                    home,
+                    &call,
+                    event,
+                );
+                call.over = true;
+            }
         }
         self.calls[n] = call;
     }
